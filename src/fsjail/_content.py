@@ -1,0 +1,278 @@
+"""Reading and changing content through a judged target: what an operation does once it is allowed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_
+from typing import TYPE_CHECKING
+
+from fsjail._errors import LimitExceeded, NotRegularFile, OutOfBounds
+from fsjail._root import Moved
+from fsjail._selftest import DIRECTORY, READ
+from fsjail._stage import Staged, copy_metadata, rename_new, sync_folder
+from fsjail._trash import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsjail._root import Root, Target
+    from fsjail._trash import TrashStore
+    from fsjail._trashinfo import TrashItem
+
+_CHUNK = 1 << 20
+
+
+def demand_regular(st: os.stat_result | None) -> os.stat_result:
+    """Give the stat of a file with data.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: it is none.
+        NotRegularFile: a FIFO, socket or device, which could block or never end.
+    """
+    if st is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if stat_.S_ISDIR(st.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat_.S_ISREG(st.st_mode):
+        raise NotRegularFile(errno.EINVAL, "it is a FIFO, socket or device, not a file with data")
+    return st
+
+
+def read_range(target: Target, offset: int, limit: int | None, most: int | None) -> bytes:
+    """Read a part of an opened file.
+
+    Args:
+        target: opened for reading.
+        offset: first byte.
+        limit: number of bytes, None for all.
+        most: the limit of the jail, in bytes.
+
+    Raises:
+        LimitExceeded: more than ``most`` bytes would be read; none was.
+    """
+    size = demand_regular(target.st).st_size
+    if offset < 0 or (limit is not None and limit < 0):
+        message = "offset and limit must not be negative"
+        raise ValueError(message)
+    want = max(0, size - offset)
+    if limit is not None:
+        want = min(want, limit)
+    if most is not None and want > most:
+        raise _too_much(size, most)
+    if offset:
+        os.lseek(target.fd, offset, os.SEEK_SET)
+    if limit is None:
+        want += 1  # one more than its size: tells the end of the file in the same call
+    data = os.read(target.fd, want) if want else b""
+    if len(data) == want - 1 and limit is None:
+        return data
+    # A short read, or the file grew since (or is one of /proc, whose size is 0).
+    parts, got = [data], len(data)
+    while data and (limit is None or got < limit):
+        data = os.read(target.fd, _CHUNK if limit is None else limit - got)
+        parts.append(data)
+        got += len(data)
+        if most is not None and got > most:
+            raise _too_much(got, most)
+    return b"".join(parts)
+
+
+def read_lines(target: Target, start: int, count: int | None, encoding: str, most: int | None) -> list[str]:
+    """Read lines of an opened file, no further than the last one wanted; without their ends.
+
+    Raises:
+        LimitExceeded: the lines are more than ``most`` bytes.
+        UnicodeDecodeError: they are not text.
+    """
+    demand_regular(target.st)
+    if start < 1 or (count is not None and count < 0):
+        message = "start counts from 1, and count must not be negative"
+        raise ValueError(message)
+    lines: list[str] = []
+    got = number = 0
+    cap = -1 if most is None else most + 1
+    with os.fdopen(os.dup(target.fd), "rb") as stream:
+        while count is None or len(lines) < count:
+            line = stream.readline(cap)
+            if not line:
+                break
+            if number + 1 >= start:
+                got += len(line)
+                if most is not None and got > most:
+                    raise _too_much(got, most)
+                lines.append(decode(line.removesuffix(b"\n").removesuffix(b"\r"), encoding))
+            if line.endswith(b"\n"):
+                number += 1
+    return lines
+
+
+def decode(data: bytes, encoding: str) -> str:
+    """Decode strictly; the error says that the bytes can be had with read_bytes."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        error.reason += " (not text in this encoding; read_bytes gives the raw bytes)"
+        raise
+
+
+def demand_writable(target: Target) -> None:
+    """Refuse what open(2) for writing would refuse, though replacing the name would work.
+
+    Raises:
+        IsADirectoryError, NotRegularFile: not a file.
+        PermissionError: a file that its owner has made read-only.
+    """
+    if target.st is None:
+        if target.must_dir:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return
+    demand_regular(target.st)
+    effective = os.access in os.supports_effective_ids
+    if not os.access(target.leaf, os.W_OK, dir_fd=target.parent, effective_ids=effective):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def place(
+    store: TrashStore, target: Target, new: Staged, why: str, actor: str | None, like: int | None = None
+) -> TrashItem | None:
+    """Give finished content its name; what had the name goes to the trash.
+
+    ``like`` is a descriptor whose metadata a new file takes; an old file's own goes before it.
+
+    Raises:
+        Moved: the name holds something else than what was judged.
+    """
+    if target.st is None:
+        new.finish(like, durable=store.durable)
+        try:
+            new.name_as(target.parent, target.leaf)
+        except FileExistsError:
+            raise Moved from None
+        sync_folder(target.parent, durable=store.durable)
+        return None
+    old = _open_old(target)
+    try:
+        new.finish(old, durable=store.durable)
+    finally:
+        os.close(old)
+    return store.replace(target, new, Reason(target.name, why, actor))
+
+
+def _open_old(target: Target) -> int:
+    try:
+        return target.open(READ)
+    except PermissionError:  # writable but not readable: mode and owner can still be had
+        return target.open(getattr(os, "O_PATH", os.O_RDONLY))
+
+
+def copy_file(store: TrashStore, source: Target, target: Target, actor: str | None) -> TrashItem | None:
+    """Copy an opened file to where a target leads."""
+    demand_regular(source.st)
+    with Staged(target.parent, store.stage) as new:
+        os.lseek(source.fd, 0, os.SEEK_SET)
+        new.copy_from(source.fd)
+        return place(store, target, new, "overwritten", actor, source.fd)
+
+
+def copy_tree(
+    root: Root, store: TrashStore, source: str, target: Target, judge: Callable[[str, bool | None], None]
+) -> int:
+    """Copy a directory: built whole in the private folder, then renamed in.
+
+    ``judge`` is called with each relative name and whether it is a directory, before it is copied.
+
+    Returns:
+        bytes copied.
+    """
+    stage, name = store.stage(), f"new-{os.urandom(12).hex()}"
+    os.mkdir(name, 0o700, dir_fd=stage)
+    # Crash before the rename: recover removes it.
+    try:
+        total = _copy_below(root, source, "", stage, name, judge)
+        rename_new(stage, name, target.parent, target.leaf)
+    except BaseException:
+        _discard(stage, name)
+        raise
+    sync_folder(target.parent, durable=store.durable)
+    return total
+
+
+def _copy_below(
+    root: Root,
+    source: str,
+    below: str,
+    parent: int,
+    name: str,
+    judge: Callable[[str, bool | None], None],
+) -> int:
+    total = 0
+    here = root.open_directory(f"{source}/{below}" if below else source)
+    try:
+        there = os.open(name, DIRECTORY, dir_fd=parent)
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    path = f"{below}/{entry.name}" if below else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        judge(path, True)
+                        os.mkdir(entry.name, 0o700, dir_fd=there)
+                        total += _copy_below(root, source, path, there, entry.name, judge)
+                    elif entry.is_symlink():
+                        judge(path, None)
+                        _copy_link(here, there, entry.name, path)
+                    else:
+                        judge(path, False)
+                        total += _copy_one(here, there, entry.name)
+            copy_metadata(here, there)
+        finally:
+            os.close(there)
+    finally:
+        os.close(here)
+    return total
+
+
+def _copy_link(here: int, there: int, name: str, path: str) -> None:
+    text = os.readlink(name, dir_fd=here)
+    # A new link that leads out of the copied tree would be followed by programs outside the jail.
+    depth = path.count("/")
+    climbs = 0
+    for part in text.split("/"):
+        climbs += 1 if part == ".." else 0
+    if text.startswith("/") or climbs > depth:
+        raise OutOfBounds(errno.EXDEV, f"the link {path} in it leads out of the copied directory", path)
+    os.symlink(text, name, dir_fd=there)
+
+
+def _copy_one(here: int, there: int, name: str) -> int:
+    source = os.open(name, READ, dir_fd=here)
+    try:
+        demand_regular(os.fstat(source))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        copy = os.open(name, flags, 0o600, dir_fd=there)
+        try:
+            total = 0
+            while chunk := os.read(source, _CHUNK):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(copy, view) :]
+                total += len(chunk)
+            copy_metadata(source, copy)
+            return total
+        finally:
+            os.close(copy)
+    finally:
+        os.close(source)
+
+
+def _discard(stage: int, name: str) -> None:
+    import shutil  # noqa: PLC0415 - only when a copy of a directory fails
+
+    # rmtree works on descriptors with dir_fd, and the folder is ours alone (0700).
+    shutil.rmtree(name, ignore_errors=True, dir_fd=stage)
+
+
+def _too_much(size: int, most: int) -> LimitExceeded:
+    return LimitExceeded(
+        errno.EFBIG, f"{size} bytes are over the limit of {most} bytes for one read; read a part of it"
+    )

@@ -1,0 +1,479 @@
+"""Gitignore patterns, matched byte for byte as git matches them.
+
+A pattern is split once into a folder part and a last segment. A `Matcher` sorts many patterns by
+their literal parts, so that a name is tried only against those that could match it, and asks about
+one directory at a time, so that the folder parts are matched once per directory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from fsjail._wildmatch import ANY, Segment, Token, decode, encode, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+MAX_PATTERN_BYTES: Final = 4096
+
+
+def escape(name: str) -> str:
+    """Write a name as a pattern that matches this name only."""
+    text = re.sub(r"([\\*?\[])", r"\\\1", name)
+    if text[:1] in {"!", "#"}:
+        text = "\\" + text
+    return text[:-1] + "\\" + text[-1] if text[-1:] in {" ", "\t"} else text
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One rule.
+
+    Attributes:
+        text: the rule as it was written.
+        negative: it begins with ``!``.
+        dir_only: it ends with ``/`` and matches directories only.
+        path: what the folder of a name must look like; None stands for any number of directories.
+        base: what the last component of a name must look like.
+    """
+
+    text: str
+    negative: bool
+    dir_only: bool
+    path: tuple[Segment | None, ...]
+    base: Segment
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the pattern looks at the last component only."""
+        return self.path == (None,)
+
+    @property
+    def folder(self) -> str | None:
+        """The only folder in which names match, if it is certain."""
+        literals = [part.literal if part else None for part in self.path]
+        known = [part for part in literals if part is not None]
+        return decode(b"/".join(known)) if len(known) == len(literals) else None
+
+    def folder_source(self) -> bytes:
+        """Write the folder part as a regular expression; each component ends with ``/``."""
+        runs: list[list[Segment]] = [[]]
+        for part in self.path:
+            if part is None:
+                runs.append([])
+            else:
+                runs[-1].append(part)
+        first, *others = (b"".join(part.source() + b"/" for part in run) for run in runs)
+        out = [first]
+        out.extend(b"(?>(?:[^/]*+/)*?" + run + b")" for run in others[:-1])
+        if others:
+            out.append(b"(?:[^/]*+/)*?" + others[-1] if others[-1] else b"(?:[^/]*+/)*+")
+        return b"".join(out)
+
+    def folded(self) -> Pattern:
+        """Give the pattern that matches the folded form of every name this one matches."""
+        path = tuple(part and part.folded() for part in self.path)
+        base = self.base.folded()
+        return self if (path, base) == (self.path, self.base) else replace(self, path=path, base=base)
+
+    def reaches_below(self, folder: str) -> bool:
+        """Tell whether a name below the folder could match.
+
+        Args:
+            folder: a canonical name, ``""`` for the root.
+        """
+        if self.everywhere:
+            return True
+        parts = (*self.path, self.base)
+        states = _skip_gaps(parts, {0})
+        for component in encode(folder).split(b"/") if folder else ():
+            states = _skip_gaps(parts, _step(parts, states, component))
+        return any(state < len(parts) for state in states)
+
+
+def _skip_gaps(parts: Sequence[Segment | None], states: Iterable[int]) -> set[int]:
+    found = set(states)
+    # Two gaps never stand side by side (see _segments).
+    return found | {state + 1 for state in found if state < len(parts) and parts[state] is None}
+
+
+def _step(parts: Sequence[Segment | None], states: Iterable[int], component: bytes) -> Iterator[int]:
+    for state in states:
+        if state < len(parts):
+            part = parts[state]
+            if part is None:
+                yield state
+            elif re.fullmatch(part.source(), component, re.DOTALL):
+                yield state + 1
+
+
+@lru_cache(2048)
+def parse(text: str) -> Pattern | None:
+    """Read one line of a gitignore file.
+
+    Args:
+        text: the line, with or without its line end.
+
+    Returns:
+        The pattern, or None for a blank line or a comment.
+
+    Raises:
+        ValueError: the pattern can never match, or not what it seems to say; with the reason.
+    """
+    line = text.removesuffix("\n").removesuffix("\r")
+    raw = _checked(line)
+    if raw.startswith(b"#"):
+        return None
+    raw = _trim(raw)
+    if not raw:
+        return None
+    if raw.endswith(b"\t") and not _escaped(raw, len(raw) - 1):
+        msg = "it ends with a tab; remove it, or write \\ before it if the name has one"
+        raise ValueError(msg)
+    negative = raw.startswith(b"!")
+    return _pattern(text, raw[1:] if negative else raw, negative=negative, anchored=False)
+
+
+class Glob:
+    """A pattern that is always read from the root, for searches.
+
+    ``*.py`` is what lies in the root itself, ``**/*.py`` at every depth; otherwise the syntax is
+    that of gitignore.
+    """
+
+    __slots__ = ("_match", "_pattern")
+
+    def __init__(self, text: str) -> None:
+        """Read the pattern.
+
+        Args:
+            text: the pattern; ``!`` and ``#`` have no meaning here.
+
+        Raises:
+            ValueError: the pattern can never match; with the reason.
+        """
+        self._pattern = _pattern(text, _checked(text), negative=False, anchored=True)
+        source = self._pattern.folder_source() + self._pattern.base.source()
+        self._match = re.compile(source, re.DOTALL).fullmatch
+
+    def __call__(self, name: str, is_dir: bool) -> bool:
+        """Tell whether the name matches."""
+        return (is_dir or not self._pattern.dir_only) and self._match(encode(name)) is not None
+
+    def reaches_below(self, folder: str) -> bool:
+        """Tell whether a name below the folder could match, ``""`` for the root."""
+        return self._pattern.reaches_below(folder)
+
+
+def compile_glob(pattern: str) -> Glob:
+    """Make the test for a search: ``glob(name, is_dir)``.
+
+    Args:
+        pattern: gitignore syntax, always read from the root.
+
+    Raises:
+        ValueError: the pattern can never match; with the reason.
+    """
+    return Glob(pattern)
+
+
+def _checked(line: str) -> bytes:
+    try:
+        raw = encode(line)
+    except UnicodeEncodeError:
+        msg = "it holds a lone surrogate, which no file name can hold"
+        raise ValueError(msg) from None
+    if len(raw) > MAX_PATTERN_BYTES:
+        msg = f"it has {len(raw)} bytes; the limit is {MAX_PATTERN_BYTES}"
+        raise ValueError(msg)
+    for byte, name in ((b"\0", "a NUL"), (b"\n", "a line break")):
+        if byte in raw:
+            msg = f"it holds {name}; a rule is one line"
+            raise ValueError(msg)
+    return raw
+
+
+def _escaped(raw: bytes, at: int) -> bool:
+    before = raw[:at]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
+
+
+def _trim(raw: bytes) -> bytes:
+    """Drop trailing spaces, except one that a backslash protects."""
+    short = raw.rstrip(b" ")
+    if len(short) < len(raw) and _escaped(raw, len(short)):
+        return short + b" "
+    return short
+
+
+def _pattern(text: str, body: bytes, *, negative: bool, anchored: bool) -> Pattern:
+    dir_only = body.endswith(b"/")
+    body = body.removesuffix(b"/")
+    if body == b"" or (not anchored and b"/" not in body):
+        path: tuple[Segment | None, ...] = (None,)
+        parts = _segments(body, gaps=False)
+    else:
+        parts = _segments(body.removeprefix(b"/"), gaps=True)
+        path = tuple(parts[:-1])
+    if not any(part is None or part.tokens for part in parts):
+        msg = "it names nothing"
+        raise ValueError(msg)
+    for part in parts:
+        if part is None:
+            continue
+        if not part.tokens:
+            msg = "it holds an empty segment (//), which no path has"
+            raise ValueError(msg)
+        if part.literal in {b".", b".."}:
+            msg = "no path below the root has a segment '.' or '..'; write /x for x in the root"
+            raise ValueError(msg)
+    base = parts[-1]
+    if base is None:
+        path, base = tuple(parts), ANY
+    return Pattern(text, negative, dir_only, path, base)
+
+
+def _segments(body: bytes, *, gaps: bool) -> list[Segment | None]:
+    """Split a pattern at its slashes; None stands for a ``**`` between slashes."""
+    segments: list[Segment | None] = []
+    row: list[Token] = []
+    stars = 0  # the length of the last run of stars
+    for token, width in chain(tokens(body), [(b"/", 0)]):
+        if token is None:
+            stars = width
+        if token != b"/":
+            if isinstance(token, bytes) and row and isinstance(row[-1], bytes):
+                row[-1] += token
+            else:
+                row.append(token)
+            continue
+        if not (gaps and row == [None] and stars > 1):
+            segments.append(Segment(tuple(row)))
+        else:
+            # git lets "**/" stand for no directory at all, but not "**\/".
+            if width > 1:
+                segments.append(ANY)
+            if not segments or segments[-1] is not None:
+                segments.append(None)
+        row = []
+    return segments
+
+
+class _Item:
+    """The last segment of a pattern, made ready: its number, when it counts, how to test it."""
+
+    __slots__ = ("dir_only", "head", "inner", "literal", "number", "tail", "test", "unknown")
+
+    def __init__(self, number: int, pattern: Pattern, unknown: bool) -> None:
+        self.number = number
+        self.dir_only = pattern.dir_only
+        self.unknown = unknown
+        tokens = pattern.base.tokens
+        literal = pattern.base.literal
+        self.literal = None if literal is None else decode(literal)
+        self.head = _text(tokens[0])
+        self.tail = _text(tokens[-1])
+        framed = len(tokens) == 3 and tokens[0] is tokens[2] is None  # noqa: PLR2004
+        self.inner = _text(tokens[1]) if framed else ""
+        sure = literal is not None or self.inner or tokens == (None,)  # once found by its literal part
+        self.test = None if sure else self._test(pattern.base)
+
+    def _test(self, base: Segment) -> Callable[[str], bool]:
+        """Compare text where that is the same as comparing bytes, else use a regular expression."""
+        simple = len(base.tokens) == 2 and None in base.tokens  # noqa: PLR2004
+        if simple and self.head:
+            return _Head(self.head)
+        if simple and self.tail:
+            return _Tail(self.tail)
+        return _regex(base.source())
+
+
+def _text(token: Token) -> str:
+    """Give a literal as text if it is whole characters, else nothing."""
+    if isinstance(token, bytes):
+        try:
+            return token.decode()
+        except UnicodeDecodeError:
+            pass
+    return ""
+
+
+class _Head(str):
+    __slots__ = ()
+
+    def __call__(self, name: str) -> bool:
+        return name.startswith(self)
+
+
+class _Tail(str):
+    __slots__ = ()
+
+    def __call__(self, name: str) -> bool:
+        return name.endswith(self)
+
+
+def _regex(source: bytes) -> Callable[[str], bool]:
+    """Give the test of a whole name by a regular expression, compiled when first needed."""
+    match: Callable[[bytes], object] | None = None
+
+    def test(name: str) -> bool:
+        nonlocal match
+        if match is None:
+            match = re.compile(source, re.DOTALL).fullmatch
+        return match(encode(name)) is not None
+
+    return test
+
+
+class _Index(dict[str, tuple["_Item", ...]]):
+    """Items by a literal part of theirs."""
+
+    __slots__ = ()
+
+    def put(self, key: str, item: _Item) -> None:
+        self[key] = (*self.get(key, ()), item)
+
+
+class _Names:
+    """Last segments, sorted by their literal parts."""
+
+    __slots__ = ("_exact", "_extensions", "_heads", "_inner", "_rest", "_tails")
+
+    def __init__(self, items: Iterable[_Item]) -> None:
+        self._exact, self._extensions = _Index(), _Index()
+        heads: dict[int, _Index] = {}
+        tails: dict[int, _Index] = {}
+        inner: list[tuple[str, _Item]] = []
+        rest: list[_Item] = []
+        for item in items:
+            if item.literal is not None:
+                self._exact.put(item.literal, item)
+            elif "." in item.tail:
+                self._extensions.put(item.tail[item.tail.rindex(".") :], item)
+            elif item.head:
+                size = _bucket(item.head)
+                heads.setdefault(size, _Index()).put(item.head[:size], item)
+            elif item.tail:
+                size = _bucket(item.tail)
+                tails.setdefault(size, _Index()).put(item.tail[-size:], item)
+            elif item.inner:
+                inner.append((item.inner, item))
+            else:
+                rest.append(item)
+        self._heads = tuple(heads.items())
+        self._tails = tuple(tails.items())
+        self._inner = tuple(inner)
+        self._rest = tuple(rest)
+
+    def find(self, base: str) -> tuple[_Item, ...]:
+        """Give the items that could match."""
+        found = self._exact.get(base, ()) + self._rest
+        dot = base.rfind(".")
+        if dot >= 0:
+            found += self._extensions.get(base[dot:], ())
+        for size, heads in self._heads:
+            found += heads.get(base[:size], ())
+        for size, tails in self._tails:
+            found += tails.get(base[-size:], ())
+        for text, item in self._inner:
+            if text in base:
+                found += (item,)
+        return found
+
+
+def _bucket(literal: str) -> int:
+    # Few different lengths, so that few look-ups serve any number of patterns.
+    return min(1 << (len(literal).bit_length() - 1), 16)
+
+
+class Level:
+    """The patterns of a matcher as they apply to the names of one directory."""
+
+    __slots__ = ("_common", "_local")
+
+    def __init__(self, common: _Names, local: _Names | None) -> None:
+        """Put the patterns together that hold everywhere and those that hold here."""
+        self._common = common
+        self._local = local
+
+    def hits(self, base: str, is_dir: bool | None) -> tuple[int, ...]:
+        """Give the numbers of the patterns that match a name in this directory, in no order.
+
+        Args:
+            base: the last component of the name.
+            is_dir: whether it is a directory, None if that is not known.
+        """
+        found = self._common.find(base)
+        if self._local is not None:
+            found += self._local.find(base)
+        numbers: tuple[int, ...] = ()
+        for item in found:
+            if item.dir_only and not is_dir and (is_dir is False or not item.unknown):
+                continue
+            if item.test is None or item.test(base):
+                numbers += (item.number,)
+        return numbers
+
+
+class Matcher:
+    """Many patterns, asked at once."""
+
+    __slots__ = ("_common", "_first", "_here", "_last", "_plain", "_wild")
+
+    def __init__(self, patterns: Sequence[Pattern | None], unknown: Sequence[bool] | None = None) -> None:
+        """Sort the patterns.
+
+        Args:
+            patterns: the patterns; None keeps a number free.
+            unknown: for each pattern, whether a directory-only one matches what may or may not be
+                a directory; no for all if left out.
+        """
+        common: list[_Item] = []
+        self._here, self._first, self._last = _Index(), _Index(), _Index()
+        self._wild: dict[int, Callable[[str], bool]] = {}
+        for number, pattern in enumerate(patterns):
+            if pattern is None:
+                continue
+            item = _Item(number, pattern, unknown is not None and unknown[number])
+            if pattern.everywhere:
+                common.append(item)
+                continue
+            if pattern.folder is not None:
+                self._here.put(pattern.folder, item)
+                continue
+            self._wild[number] = _regex(pattern.folder_source())
+            first, last = pattern.path[0], pattern.path[-1]
+            if first and first.literal:
+                self._first.put(decode(first.literal), item)
+            else:
+                self._last.put(decode(last.literal) if last and last.literal else "", item)
+        self._common = _Names(common)
+        self._plain = Level(self._common, None)
+
+    def level(self, folder: str) -> Level:
+        """Give the patterns for the names of one directory.
+
+        Args:
+            folder: its canonical name, ``""`` for the root.
+        """
+        local = self._here.get(folder, ())
+        wild = self._first.get(folder.partition("/")[0], ()) + self._last.get("", ())
+        wild += self._last.get(folder.rpartition("/")[2], ()) if folder else ()
+        if wild:
+            path = f"{folder}/" if folder else ""
+            local += tuple([item for item in wild if self._wild[item.number](path)])
+        return Level(self._common, _Names(local)) if local else self._plain
+
+    def last_match(self, path: str, is_dir: bool) -> int | None:
+        """Give the number of the last pattern that matches this name itself.
+
+        Args:
+            path: a canonical name.
+            is_dir: whether it is a directory.
+        """
+        folder, _, base = path.rpartition("/")
+        return max(self.level(folder).hits(base, is_dir), default=None)

@@ -1,0 +1,394 @@
+"""The trash's own folder: opened, shielded, locked, listed, and brought in order after a crash.
+
+``<root>/.fsjail/`` (mode 0700) holds::
+
+    lock                    shared by changes, exclusive for recovery
+    stage/                  content on its way
+    Trash/info/ID.trashinfo what ID was: FreeDesktop Trash specification 1.0, own keys as X-Fsjail-*
+    Trash/files/ID          the content
+    .gitignore, .git/       so that "git clean -fdx" leaves the folder alone
+
+Names inside are made here, never by an agent.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat as stat_
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fsjail._errors import TrashError
+from fsjail._root import Moved
+from fsjail._selftest import DIRECTORY
+from fsjail._stage import rename_new, sync_folder
+from fsjail._trashinfo import INFO, TrashItem, damaged, make_info, parse_info
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+HOME = ".fsjail"
+# No hard link can be had: the file system has none, or the kernel protects a foreign file.
+_NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something goes to the trash: its name in the root, the label, and on whose behalf."""
+
+    path: str
+    why: str
+    actor: str | None
+
+
+class TrashHome:
+    """The folder of one jail. Opened at the first change; ``root`` is a held directory.
+
+    Args:
+        root: descriptor of the root.
+        real: the root's real path, for the ``Path=`` key.
+        location: another folder for the trash, or None for ``.fsjail`` in the root.
+        durable: whether changes are synced to the disk.
+    """
+
+    def __init__(self, root: int, real: str, *, location: str | None = None, durable: bool = True) -> None:
+        self._root = root
+        self.real = real
+        self._location = location
+        self.durable = durable
+        self._home = self._stage = self._info = self._files = -1
+        # Device and inode of the folders, so that another name for them is refused too.
+        self.inodes: frozenset[tuple[int, int]] = frozenset()
+
+    # ── the folder ─────────────────────────────────────────────────────────────────────────────
+
+    def open(self, *, create: bool = True) -> bool:
+        """Open the folder, making it at the first time, and recover after a crash.
+
+        Returns:
+            whether it is there.
+
+        Raises:
+            TrashError: it cannot be made or opened, or something else has its name.
+        """
+        if self._home >= 0:
+            return True
+        try:
+            if not self._open(create=create):
+                self.close()
+                return False
+            fds = (self._home, self._stage, self._info, self._files)
+            self.inodes = frozenset((st.st_dev, st.st_ino) for st in map(os.fstat, fds))
+            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+                if held:  # else another process is in the middle of a change, and alive
+                    self._recover()
+        except OSError as error:
+            self.close()
+            taken = error.errno in {errno.ENOTDIR, errno.ELOOP}
+            reason = "a link or file has its name" if taken else error.strerror
+            message = f"the trash folder {HOME}/ cannot be used: {reason}; nothing was changed"
+            raise TrashError(error.errno or errno.EIO, message, HOME) from None
+        return True
+
+    def _open(self, *, create: bool) -> bool:
+        if self._location is not None:
+            if create:
+                os.makedirs(self._location, 0o700, exist_ok=True)
+            elif not os.access(self._location, os.X_OK):
+                return False
+            self._home = os.open(self._location, DIRECTORY)
+        else:
+            home = self._folder(self._root, HOME, create=create)
+            if home is None:
+                return False
+            self._home = home
+        trash = self._folder(self._home, "Trash", create=create)
+        if trash is None:
+            return False
+        try:
+            for attribute, parent, name in (
+                ("_stage", self._home, "stage"),
+                ("_info", trash, "info"),
+                ("_files", trash, "files"),
+            ):
+                fd = self._folder(parent, name, create=create)
+                if fd is None:
+                    return False
+                setattr(self, attribute, fd)
+        finally:
+            os.close(trash)
+        if create:
+            self._shield()
+        return True
+
+    @staticmethod
+    def _folder(parent: int, name: str, *, create: bool) -> int | None:
+        try:
+            return os.open(name, DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                return None
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        return os.open(name, DIRECTORY, dir_fd=parent)
+
+    def _shield(self) -> None:
+        """Make git pass the folder by: ignored, and an empty repository of its own."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with suppress(FileExistsError):
+            write_new(self._home, ".gitignore", b"*\n", flags)
+        with suppress(FileExistsError):
+            os.mkdir(".git", 0o700, dir_fd=self._home)
+            git = os.open(".git", DIRECTORY, dir_fd=self._home)
+            try:
+                os.mkdir("objects", 0o700, dir_fd=git)
+                os.mkdir("refs", 0o700, dir_fd=git)
+                write_new(git, "HEAD", b"ref: refs/heads/main\n", flags)
+            finally:
+                os.close(git)
+
+    def stage(self) -> int:
+        """Descriptor of the private folder for content on its way."""
+        self.open()
+        return self._stage
+
+    def close(self) -> None:
+        """Let go of the folders; calling it again does nothing."""
+        for attribute in ("_home", "_stage", "_info", "_files"):
+            fd = getattr(self, attribute)
+            setattr(self, attribute, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[bool]:
+        # A descriptor of its own each time: a flock belongs to the open file, so that threads and
+        # forked children would otherwise let go of each other's.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open("lock", flags, 0o600, dir_fd=self._home)
+        try:
+            try:
+                fcntl.flock(fd, how)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(fd)
+
+    # ── info files ─────────────────────────────────────────────────────────────────────────────
+
+    def claim(
+        self, st: os.stat_result | None, reason: Reason, *, staged: os.stat_result | None = None
+    ) -> TrashItem:
+        """Create an info file under a new id, whole and durable before anything moves."""
+        if st is None:
+            raise Moved
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        now = time.time_ns()
+        while True:
+            identity = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now / 1e9)) + os.urandom(4).hex()
+            item = TrashItem(
+                identity,
+                reason.path,
+                datetime.fromtimestamp(now / 1e9, UTC),
+                reason.why,
+                reason.actor,
+                st.st_size if stat_.S_ISREG(st.st_mode) else 0,
+                kind_of(st),
+            )
+            with suppress(FileExistsError):
+                text = make_info(item, self.real, now, staged)
+                write_new(self._info, identity + INFO, text, flags, durable=self.durable)
+                return item
+
+    def unclaim(self, identity: str) -> None:
+        self._unlink(self._info, identity + INFO)
+
+    @staticmethod
+    def _unlink(folder: int, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+    def _sync(self, *folders: int) -> None:
+        for folder in (*folders, self._info):
+            if folder >= 0:
+                sync_folder(folder, durable=self.durable)
+
+    # ── looking in ─────────────────────────────────────────────────────────────────────────────
+
+    def items(self) -> list[TrashItem]:
+        """What the trash holds, newest first; damaged items too, with ``why="damaged"``."""
+        if not self.open(create=False):
+            return []
+        found = []
+        for name in os.listdir(self._files):
+            with suppress(FileNotFoundError):  # restored or purged meanwhile
+                found.append(self.item(name))
+        found.sort(key=lambda item: (item.deleted_at, item.id), reverse=True)
+        return found
+
+    def item(self, identity: str) -> TrashItem:
+        """One item.
+
+        Raises:
+            FileNotFoundError: there is none with this id.
+        """
+        if not identity or "/" in identity or "\0" in identity or identity in {".", ".."}:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
+        if not self.open(create=False):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
+        st = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        size = self._size(identity) if stat_.S_ISDIR(st.st_mode) else st.st_size
+        try:
+            text = _read(self._info, identity + INFO)
+        except OSError:
+            return damaged(identity, kind_of(st), size, st.st_ctime)
+        return parse_info(text, identity, kind_of(st), size, st.st_ctime, self.real)
+
+    def _size(self, identity: str) -> int:
+        total = 0
+        for _, _, names, fd in os.fwalk(identity, dir_fd=self._files, follow_symlinks=False):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+        return total
+
+    def names_below(self, identity: str) -> Iterator[tuple[str, bool]]:
+        """Relative names in a kept directory, with whether each is a directory."""
+        for folder, folders, names, _ in os.fwalk(identity, dir_fd=self._files, follow_symlinks=False):
+            below = folder[len(identity) + 1 :]
+            for name in folders:
+                yield (f"{below}/{name}" if below else name), True
+            for name in names:
+                yield (f"{below}/{name}" if below else name), False
+
+    # ── recovery ─────────────────────────────────────────────────────────────────────
+
+    def recover(self) -> list[str]:
+        """Bring the folder in order after a crash, under the exclusive lock.
+
+        Returns:
+            a sentence for each thing that was done.
+        """
+        if not self.open(create=False):
+            return []
+        with self._lock(fcntl.LOCK_EX):
+            return self._recover()
+
+    def _recover(self) -> list[str]:
+        done = []
+        for name in os.listdir(self._stage):
+            if name.startswith("purge-"):
+                remove(self._stage, name)
+                done.append(f"ended the removal of {name[6:]}")
+            elif name.endswith(".mark"):
+                done.append(self._recover_unfinished(name.removesuffix(".mark")))
+                self._unlink(self._stage, name)
+            else:
+                done.append(self._recover_one(name))
+        kept = set(os.listdir(self._files))
+        for name in os.listdir(self._info):
+            identity = name.removesuffix(INFO)
+            # Only our own: another trash program may be between its two steps right now.
+            if name.endswith(INFO) and identity not in kept and b"\nX-Fsjail-" in _read(self._info, name):
+                self._unlink(self._info, name)
+                done.append(f"removed the claim {identity}: nothing had been moved")
+        return done
+
+    def _recover_one(self, identity: str) -> str:
+        """Bring one replacement to its end or its beginning: the inodes tell how far it came."""
+        try:
+            info = _read(self._info, identity + INFO)
+        except FileNotFoundError:
+            remove(self._stage, identity)
+            return f"removed unfinished new content {identity}"
+        try:
+            left = os.stat(identity, dir_fd=self._stage, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._recover_unfinished(identity)
+        if f"\nX-Fsjail-Staged={left.st_dev}:{left.st_ino}\n".encode() in info:
+            remove(self._stage, identity)
+            return self._recover_unfinished(identity)
+        try:
+            kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        except FileNotFoundError:
+            rename_new(self._stage, identity, self._files, identity)
+        else:
+            if same(kept, left):
+                os.unlink(identity, dir_fd=self._stage)
+            else:  # another program's content, caught by the exchange
+                rename_new(self._stage, identity, self._files, f"{identity}-2")
+        return f"finished keeping {identity}"
+
+    def _recover_unfinished(self, identity: str) -> str:
+        """Roll a change back whose old inode still has its live name; else it was done, and is kept."""
+        try:
+            kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        except FileNotFoundError:
+            self.unclaim(identity)
+            return f"removed the claim {identity}: nothing had been moved"
+        try:
+            live = os.stat(self.item(identity).path, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            live = None
+        if not same(kept, live):
+            return f"kept {identity}: its name holds something else"
+        os.unlink(identity, dir_fd=self._files)
+        self.unclaim(identity)
+        return f"rolled back {identity}: the old content has its name"
+
+
+def kind_of(st: os.stat_result) -> str:
+    """Name the type of a file: "file", "directory", "link" or "other"."""
+    kinds = {stat_.S_IFREG: "file", stat_.S_IFDIR: "directory", stat_.S_IFLNK: "link"}
+    return kinds.get(stat_.S_IFMT(st.st_mode), "other")
+
+
+def same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    if one is None or other is None:
+        return False
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def write_new(folder: int, name: str, text: bytes, flags: int, *, durable: bool = False) -> None:
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        view = memoryview(text)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(name, dir_fd=folder)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _read(folder: int, name: str) -> bytes:
+    """Read a small file of the trash; a FIFO or link planted there is refused."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat_.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
+
+
+def remove(folder: int, name: str) -> None:
+    """Remove a file or tree inside the trash's own folder."""
+    import shutil  # noqa: PLC0415 - only for a purge or after a crash
+
+    try:
+        os.unlink(name, dir_fd=folder)
+    except (IsADirectoryError, PermissionError):
+        # rmtree works on descriptors with dir_fd, and the folder is ours alone (0700).
+        shutil.rmtree(name, dir_fd=folder)

@@ -1,0 +1,202 @@
+"""Bringing things back: the trash of a jail as its owner and agent see it, and undo."""
+
+from __future__ import annotations
+
+import errno
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fsjail._errors import TrashError
+from fsjail._root import Moved
+from fsjail._trash import Reason
+from fsjail._values import Change
+
+if TYPE_CHECKING:
+    from fsjail._audit import Event
+    from fsjail._jail import Jail
+    from fsjail._root import Target
+    from fsjail._trash import TrashStore
+    from fsjail._trashinfo import TrashItem
+
+_UNDOABLE = {"write", "append", "edit", "mkdir", "copy", "move", "delete", "restore"}
+
+
+class Trash:
+    """What a jail keeps of deleted and overwritten files; reached as ``jail.trash``.
+
+    Does not stop: the owner, or a program that works outside the jail, emptying the folder.
+    """
+
+    def __init__(self, jail: Jail, store: TrashStore) -> None:
+        self._jail = jail
+        self._store = store
+
+    def items(self) -> list[TrashItem]:
+        """All items, newest first; one with a broken info file is there with ``why="damaged"``."""
+        return self._store.items()
+
+    def restore(self, id: str, *, to: str | None = None, overwrite: bool = False) -> str:  # noqa: A002 - the public name
+        """Bring an item back to where it was, or to another name; missing parents are created.
+
+        The name is judged as any write: an info file that somebody planted opens no way.
+
+        Args:
+            id: as in :meth:`items`.
+            to: another name than its own.
+            overwrite: swap with what is there now, which goes to the trash.
+
+        Returns:
+            the name, relative to the root.
+
+        Raises:
+            TrashError: there is no such item, or it is damaged and needs ``to``.
+            FileExistsError: the name is taken and ``overwrite`` is false.
+            PolicyDenied: the name, or one beneath, may not be written.
+        """
+        return self.give_back(id, to=to, overwrite=overwrite).path
+
+    def give_back(
+        self,
+        identity: str,
+        *,
+        to: str | None = None,
+        overwrite: bool = False,
+        extra: dict[str, Any] | None = None,
+    ) -> Change:
+        """Restore, for callers that want the change and add facts for the log."""
+        jail, store = self._jail, self._store
+        item = self._item(identity)
+        path = to or item.path
+        if not path:
+            raise TrashError(errno.EINVAL, "the item's info file is damaged; name a place with to=", identity)
+
+        def act(target: Target) -> Change:
+            if item.kind == "directory":
+                jail._judge.tree("write", store.names_below(identity), {0: target.name}, target.name)
+            reason = Reason(target.name, "replaced", jail.actor)
+            try:
+                if target.st is None:
+                    store.give_back(identity, target)
+                    return Change("restore", target.name)
+                if not overwrite:
+                    raise FileExistsError(errno.EEXIST, "the name is taken; restore with to= or overwrite")
+                return Change("restore", target.name, saved=store.swap(identity, target, reason))
+            except FileExistsError:
+                if target.st is None:
+                    raise Moved from None
+                raise
+
+        if jail.check("write", path):
+            jail._make_parents(path)
+        facts = {"restored": identity, **(extra or {})}
+        return jail._mediate("restore", path, act, judged="write", follow=False, extra=facts)
+
+    def _item(self, identity: str) -> TrashItem:
+        try:
+            return self._store.item(identity)
+        except FileNotFoundError:
+            raise TrashError(
+                errno.ENOENT, f"the trash holds no item {identity!r}; trash.items() lists them", identity
+            ) from None
+
+    def purge(
+        self,
+        *,
+        older_than_days: float | None = None,
+        keep_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> list[TrashItem]:
+        """Remove items for good: those older than so many days, and the oldest over so many bytes.
+
+        Args:
+            older_than_days: age; 0 removes all.
+            keep_bytes: how much may stay, newest first.
+            dry_run: only say what would be removed.
+
+        Returns:
+            what was removed.
+        """
+        items, gone, kept = self.items(), [], 0
+        limit = None if older_than_days is None else datetime.now(UTC) - timedelta(days=older_than_days)
+        for item in items:
+            old = limit is not None and item.deleted_at <= limit
+            if not old and keep_bytes is not None and kept + item.size > keep_bytes:
+                old = True
+            if old:
+                gone.append(item)
+            else:
+                kept += item.size
+        if not dry_run:
+            for item in gone:
+                self._store.purge(item.id)
+                self._jail.audit.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
+        return gone
+
+    def recover(self) -> list[str]:
+        """Bring the folder in order after a crash; also done by the first change of a jail.
+
+        Returns:
+            a sentence for each thing that was done.
+        """
+        return self._store.recover()
+
+
+def undo(
+    jail: Jail,
+    change: Change | None,
+    *,
+    actor: str | None,
+    since: datetime | str | float | None,
+) -> list[Change]:
+    """Take changes back, newest first; see ``Jail.undo``."""
+    if change is not None:
+        if change.op not in _UNDOABLE:
+            raise TrashError(errno.EINVAL, f"a {change.op} cannot be undone")
+        facts = _facts(jail, change)
+        saved = None if change.saved is None else change.saved.id
+        return _undo_one(jail, change.op, change.path, change.to, saved, facts)
+    events = [event for event in jail.audit.events() if event.decision == "allow" and event.op in _UNDOABLE]
+    done = {event.extra["undoes"] for event in events if event.extra and "undoes" in event.extra}
+    open_ = [e for e in events if e.seq not in done and not (e.extra and "undoes" in e.extra)]
+    if actor is not None:
+        open_ = [event for event in open_ if event.actor.get("name") == actor]
+    if since is not None:
+        chosen = {event.seq for event in jail.audit.events(since=since)}
+        open_ = [event for event in open_ if event.seq in chosen]
+    if not open_:
+        raise TrashError(errno.ENOENT, "there is nothing to undo")
+    if actor is None and since is None:
+        open_ = open_[-1:]
+    result: list[Change] = []
+    for event in reversed(open_):
+        facts = {**(event.extra or {}), "undoes": event.seq}
+        result += _undo_one(jail, event.op, event.path, event.to, event.trash_id, facts)
+    return result
+
+
+def _facts(jail: Jail, change: Change) -> dict[str, Any]:
+    if change.seq is None:
+        return {}  # the log could not be written
+    event: Event | None = next((e for e in jail.audit.events() if e.seq == change.seq), None)
+    return {**((event.extra or {}) if event else {}), "undoes": change.seq}
+
+
+def _undo_one(
+    jail: Jail, op: str, path: str, to: str | None, saved: str | None, facts: dict[str, Any]
+) -> list[Change]:
+    extra = {"undoes": facts["undoes"]} if "undoes" in facts else {}
+    if op == "delete":
+        return [jail.trash.give_back(_need(saved, path), extra=extra)]
+    if op == "move":
+        back = jail._move(to or "", path, overwrite=False, extra=extra)
+        return [back, jail.trash.give_back(saved, extra=extra)] if saved else [back]
+    place = to if op == "copy" and to is not None else path
+    if saved is not None:
+        return [jail.trash.give_back(saved, to=place, overwrite=True, extra=extra)]
+    return [jail._delete(place, extra=extra)]
+
+
+def _need(saved: str | None, path: str) -> str:
+    if saved is None:
+        raise TrashError(errno.ENOENT, "nothing was saved of it", path)
+    return saved

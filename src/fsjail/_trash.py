@@ -1,0 +1,240 @@
+"""The trash on descriptors: keep, replace, swap, give back, purge.
+
+Each step of a change leaves a state that :meth:`TrashHome.recover` knows; the states are written
+beside the steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsjail._errors import TrashError
+from fsjail._home import Reason, TrashHome, kind_of, remove, same, write_new
+from fsjail._root import Moved
+from fsjail._stage import rename_new
+from fsjail._syscalls import RENAME_EXCHANGE, renameat2
+
+if TYPE_CHECKING:
+    from fsjail._root import Target
+    from fsjail._stage import Staged
+    from fsjail._trashinfo import TrashItem
+
+# No hard link can be had: the file system has none, or the kernel protects a foreign file.
+_NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
+
+__all__ = ["Reason", "TrashStore", "kind_of"]
+
+
+class TrashStore(TrashHome):
+    """The changes that put something into the trash or take it out."""
+
+    def keep(self, target: Target, reason: Reason) -> TrashItem:
+        """Move what a target names into the trash, whatever its kind and size: one rename.
+
+        Raises:
+            Moved: the name holds something else than what was judged; nothing was changed.
+            TrashError: it cannot be kept (another device, a mount point); nothing was removed.
+        """
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            item = self.claim(target.st, reason)
+            # Crash here: an info file without content; recover removes it.
+            try:
+                self._rename_judged(target.parent, target.leaf, self._files, item.id, target.st)
+            except BaseException as error:
+                self.unclaim(item.id)
+                raise _kept_nothing(error, reason.path) from None
+            # Crash here: complete, perhaps not durable; after a power cut the name is back.
+            self._sync(target.parent, self._files)
+        return item
+
+    def replace(self, target: Target, new: Staged, reason: Reason) -> TrashItem:
+        """Put finished content in the place of a regular file, whose inode goes to the trash.
+
+        The old inode is linked into the trash first and then exchanged with the new one, so that
+        at no moment a name is missing, and what another program put there meanwhile is kept too.
+
+        Raises:
+            Moved: the name holds something else than what was judged; nothing was changed.
+        """
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            fresh = os.fstat(new.fd)
+            item = self.claim(target.st, reason, staged=fresh)
+            # Crash here: an info file without content; recover removes it.
+            try:
+                new.name_as(self._stage, item.id)
+                # Crash here: stage/ID is the new content; recover removes it and the info file.
+                linked = self._link_old(target, item.id)
+                # Crash here: files/ID shares its inode with the live name: "not done yet"; recover
+                # removes files/ID, stage/ID and the info file.
+                self._exchange(item.id, target)
+            except BaseException as error:
+                # An interrupt may come behind the exchange: what is where decides, as after a crash.
+                self._recover_one(item.id)
+                raise _kept_nothing(error, reason.path) from None
+            # Crash here: stage/ID is the old content; recover brings it to files/ID.
+            self._settle(item.id, linked=linked, reason=reason)
+            # Crash here: complete.
+            self._sync(target.parent, self._files)
+        return item
+
+    def swap(self, identity: str, target: Target, reason: Reason) -> TrashItem:
+        """Exchange a kept item with what has its place now; that goes to the trash.
+
+        Raises:
+            Moved: the name holds something else than what was judged; nothing was changed.
+        """
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            other = self.claim(target.st, reason)
+            try:
+                renameat2(self._files, identity, target.parent, target.leaf, RENAME_EXCHANGE)
+            except BaseException as error:
+                self.unclaim(other.id)
+                raise _kept_nothing(error, reason.path) from None
+            # Crash here: files/ID holds the other content under the first info file: listed, not lost.
+            rename_new(self._files, identity, self._files, other.id)
+            self.unclaim(identity)
+            self._sync(target.parent, self._files)
+        return other
+
+    def give_back(self, identity: str, target: Target) -> None:
+        """Move a kept item to a free name.
+
+        Raises:
+            FileExistsError: the name is taken; nothing was changed.
+        """
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            rename_new(self._files, identity, target.parent, target.leaf)
+            # Crash here: an info file without content; recover removes it.
+            self.unclaim(identity)
+            self._sync(target.parent, self._files)
+
+    def move(self, source: Target, target: Target) -> None:
+        """Rename what was judged to a free name.
+
+        Raises:
+            FileExistsError: the destination exists.
+            Moved: the source holds something else than what was judged; nothing was changed.
+        """
+        self._rename_judged(source.parent, source.leaf, target.parent, target.leaf, source.st)
+        self._sync(source.parent, target.parent)
+
+    def move_onto(self, source: Target, target: Target, reason: Reason) -> TrashItem:
+        """Rename what was judged over a regular file, whose inode goes to the trash."""
+        self.open()
+        with self._lock(fcntl.LOCK_EX):
+            item = self.claim(target.st, reason)
+            mark = f"{item.id}.mark"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                write_new(self._stage, mark, b"", flags)
+                linked = self._link_old(target, item.id)
+                # Crash here: files/ID shares its inode with the live name: "not done yet"; recover
+                # removes files/ID and the info file, led by the mark.
+                if not linked:
+                    self._rename_judged(target.parent, target.leaf, self._files, item.id, target.st)
+                if not same(_lstat(source), source.st):
+                    raise Moved
+                os.rename(source.leaf, target.leaf, src_dir_fd=source.parent, dst_dir_fd=target.parent)
+            except BaseException as error:
+                if _lstat(target) is None:  # it was renamed away, because links cannot be had here
+                    with suppress(OSError):
+                        rename_new(self._files, item.id, target.parent, target.leaf)
+                self._recover_unfinished(item.id)
+                self._unlink(self._stage, mark)
+                raise _kept_nothing(error, reason.path) from None
+            self._unlink(self._stage, mark)
+            self._sync(source.parent, target.parent, self._files)
+        return item
+
+    def _rename_judged(
+        self, src_fd: int, src: str, dst_fd: int, dst: str, judged: os.stat_result | None
+    ) -> None:
+        """Rename to a free name, and back again if it was not the inode that had been judged."""
+        rename_new(src_fd, src, dst_fd, dst)
+        if not same(os.stat(dst, dir_fd=dst_fd, follow_symlinks=False), judged):
+            with suppress(FileExistsError):
+                rename_new(dst_fd, dst, src_fd, src)
+                raise Moved
+            message = f"something else took the name while it was moved; it is kept as {dst}"
+            raise TrashError(errno.EBUSY, message)
+
+    def _link_old(self, target: Target, identity: str) -> bool:
+        """Link the live inode into the trash; False where links cannot be had."""
+        try:
+            # follow_symlinks=False: os.link follows its source by default.
+            os.link(
+                target.leaf, identity, src_dir_fd=target.parent, dst_dir_fd=self._files, follow_symlinks=False
+            )
+        except FileNotFoundError:
+            raise Moved from None
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return False
+            raise
+        if not same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), target.st):
+            raise Moved
+        return True
+
+    def _exchange(self, identity: str, target: Target) -> None:
+        try:
+            renameat2(self._stage, identity, target.parent, target.leaf, RENAME_EXCHANGE)
+        except FileNotFoundError:
+            raise Moved from None
+        except OSError as error:
+            # No exchange here: rename over the name, whose old inode the link has kept.
+            if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+                raise
+            os.rename(identity, target.leaf, src_dir_fd=self._stage, dst_dir_fd=target.parent)
+
+    def _settle(self, identity: str, *, linked: bool, reason: Reason) -> None:
+        """Bring what the exchange left in stage/ID to its place in the trash."""
+        try:
+            left = os.stat(identity, dir_fd=self._stage, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # renamed over: files/ID has it
+        if not linked:
+            rename_new(self._stage, identity, self._files, identity)
+        elif same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), left):
+            os.unlink(identity, dir_fd=self._stage)
+        else:
+            # Another program replaced the file between link and exchange: its content is kept too.
+            item = self.claim(left, reason)
+            rename_new(self._stage, identity, self._files, item.id)
+
+    def purge(self, identity: str) -> None:
+        """Remove an item for good: out of the trash first, then its info file, then the content."""
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            leaving = f"purge-{identity}"[:255]
+            os.rename(identity, leaving, src_dir_fd=self._files, dst_dir_fd=self._stage)
+            # Crash here: recover ends the removal.
+            self.unclaim(identity)
+            remove(self._stage, leaving)
+            self._sync(self._files)
+
+
+def _lstat(target: Target) -> os.stat_result | None:
+    try:
+        return os.stat(target.leaf, dir_fd=target.parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _kept_nothing(error: BaseException, path: str) -> BaseException:
+    """Say what stands in the way where the plain error would not."""
+    if isinstance(error, FileNotFoundError):
+        return Moved()
+    if isinstance(error, OSError) and error.errno == errno.EXDEV and not isinstance(error, TrashError):
+        message = "it lies on another file system than the trash; nothing was changed"
+        return TrashError(errno.EXDEV, message, path)
+    if isinstance(error, OSError) and error.errno == errno.EBUSY and not isinstance(error, TrashError):
+        return TrashError(errno.EBUSY, "it is a mount point or in use; nothing was changed", path)
+    return error

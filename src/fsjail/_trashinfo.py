@@ -1,0 +1,109 @@
+"""The text of a ``.trashinfo`` file: FreeDesktop Trash specification 1.0, with own keys as X-Fsjail-*."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+INFO = ".trashinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class TrashItem:
+    """What was deleted or overwritten, and can be restored.
+
+    Attributes:
+        id: its name in the trash.
+        path: where it was, relative to the root.
+        deleted_at: when, with time zone.
+        why: "deleted", "overwritten", "edited", "appended to", "moved onto", "replaced" or "damaged".
+        actor: on whose behalf, where known.
+        size: bytes; for a directory the sum of its files.
+        kind: "file", "directory", "link" or "other".
+    """
+
+    id: str
+    path: str
+    deleted_at: datetime
+    why: str
+    actor: str | None
+    size: int
+    kind: str
+
+
+def make_info(item: TrashItem, real: str, now: int, staged: os.stat_result | None) -> bytes:
+    """Write an info file.
+
+    Args:
+        item: what is kept.
+        real: the root's real path; ``Path=`` is absolute, as the clients want it.
+        now: nanoseconds since the epoch.
+        staged: ``fstat`` of the content that takes its place; recovery tells by its inode which
+            of the two a half-done exchange left behind.
+    """
+    from urllib.parse import quote_from_bytes  # noqa: PLC0415 - not needed before the first change
+
+    def quoted(text: str) -> str:
+        return quote_from_bytes(os.fsencode(text), safe="/")
+
+    lines = [
+        "[Trash Info]",
+        f"Path={quoted(os.path.join(real, item.path))}",
+        # Local time in whole seconds without a zone: what the specification and its clients agree on.
+        time.strftime("DeletionDate=%Y-%m-%dT%H:%M:%S", time.localtime(now / 1e9)),
+        f"X-Fsjail-Path={quoted(item.path)}",
+        f"X-Fsjail-Time={now}",
+        f"X-Fsjail-Why={item.why}",
+    ]
+    if item.actor is not None:
+        lines.append(f"X-Fsjail-Actor={quoted(item.actor)}")
+    if staged is not None:
+        lines.append(f"X-Fsjail-Staged={staged.st_dev}:{staged.st_ino}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float, real: str) -> TrashItem:
+    """Read an info file, also one that another trash program wrote.
+
+    A file that cannot be read gives an item with ``why="damaged"`` and no path. A path that does
+    not lie below the root is damaged too: restoring it would be a way out.
+    """
+    from urllib.parse import unquote_to_bytes  # noqa: PLC0415 - see above
+
+    keys: dict[str, str] = {}
+    lines = text.decode("utf-8", "replace").split("\n")
+    if lines[0].strip() != "[Trash Info]":
+        return damaged(identity, kind, size, changed)
+    for line in lines[1:]:
+        key, equals, value = line.partition("=")
+        if equals:
+            keys.setdefault(key.strip(), value.strip())
+
+    def plain(key: str) -> str | None:
+        value = keys.get(key)
+        return None if value is None else os.fsdecode(unquote_to_bytes(value))
+
+    path = plain("X-Fsjail-Path")
+    if path is None:
+        path = plain("Path")
+        prefix = real.rstrip("/") + "/"
+        if path is not None and path.startswith("/"):
+            path = path[len(prefix) :] if path.startswith(prefix) else None
+    if not path or "\0" in path:
+        return damaged(identity, kind, size, changed)
+    try:
+        if "X-Fsjail-Time" in keys:
+            when = datetime.fromtimestamp(int(keys["X-Fsjail-Time"]) / 1e9, UTC)
+        else:
+            when = datetime.fromisoformat(keys["DeletionDate"]).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError, OSError):
+        when = datetime.fromtimestamp(changed, UTC)
+    why = keys.get("X-Fsjail-Why", "deleted")
+    return TrashItem(identity, path, when, why, plain("X-Fsjail-Actor"), size, kind)
+
+
+def damaged(identity: str, kind: str, size: int, changed: float) -> TrashItem:
+    """An item whose info file is missing or unreadable: listed, never dropped."""
+    return TrashItem(identity, "", datetime.fromtimestamp(changed, UTC), "damaged", None, size, kind)

@@ -1,0 +1,323 @@
+"""The commands as typer sees them; the only import of typer, and nothing heavy beside it.
+
+What a command does is imported when it runs: ``fsjail check`` is called by hooks and editors,
+so every millisecond of start-up counts.
+"""
+
+# ruff: noqa: PLC0415 - what only one command needs is imported when that command runs
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+from typer.core import TyperGroup
+
+from fsjail._errors import AccessDenied, ConfigError, InvalidName, JailError
+from fsjail.cli import READER_GONE, _say
+
+Operation = Literal["read", "list", "write", "edit", "mkdir", "delete", "copy", "move"]
+Preset = Literal["read-only", "workspace"]
+
+Root = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="The jail's root, or a folder in it. [default: found from the current folder]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="From then on: 30m, 2h, 3d, or an ISO date and time."),
+]
+Actor = Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Only what this agent did.")]
+
+
+class Commands(TyperGroup):
+    """A group that turns what may go wrong into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for.
+
+        Raises:
+            typer.Exit: with 1 for what was denied or not found, 2 for a wrong name or
+                configuration, 141 if the reader of the output went away.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _say.let_go()
+            raise typer.Exit(READER_GONE) from None
+        except (JailError, OSError) as error:
+            _say.complain(_sentence(error))
+            raise typer.Exit(2 if isinstance(error, (ConfigError, InvalidName)) else 1) from None
+
+
+def _sentence(error: Exception) -> str:
+    """Write an error as one sentence for the owner of the jail."""
+    if isinstance(error, AccessDenied) or not isinstance(error, OSError) or error.filename is None:
+        return getattr(error, "strerror", None) or str(error)
+    text = str(error) if isinstance(error, JailError) or not error.strerror else error.strerror
+    name = os.fsdecode(error.filename)
+    return text if name in text else f"{name}: {text}"
+
+
+def _helping(argv: list[str]) -> bool:
+    """Tell whether this call prints help on a terminal: rich costs 60 ms, so only that pays it."""
+    asked = len(argv) == 0 or "--help" in argv or "-h" in argv
+    return asked and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+_STYLE: Any = {
+    "cls": Commands,
+    "rich_markup_mode": "rich" if _helping(sys.argv[1:]) else None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(name="fsjail", **_STYLE)
+trash = typer.Typer(name="trash", help="What was deleted or overwritten, and can be brought back.", **_STYLE)
+app.add_typer(trash)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fsjail import __version__
+
+        _say.say(f"fsjail {__version__}")
+        raise typer.Exit
+
+
+def _root_of(ctx: typer.Context, root: str | None) -> str | None:
+    """Take ``--root`` from behind the command or, given there, from before it."""
+    return root if root is not None else ctx.find_root().params.get("root")
+
+
+@app.callback(invoke_without_command=True)
+def fsjail(
+    ctx: typer.Context,
+    *,
+    root: Root = None,  # noqa: ARG001 - the commands read it through the context
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """A jail for the file tools of AI agents: one root, rules, a trash, a log.
+
+    Exit codes: 0 allowed or done, 1 denied or not found, 2 wrong use or configuration.
+    """
+    if ctx.invoked_subcommand is None:
+        _say.say(ctx.get_help())
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    *,
+    preset: Annotated[
+        Preset | None, typer.Option("--preset", help="What may be written. [default: read-only]")
+    ] = None,
+    write: Annotated[
+        list[str] | None,
+        typer.Option("--write", metavar="PATTERN", help="May be written; give it several times."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an fsjail.toml that is there.")] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Write a first fsjail.toml, with comments, and tell what the agent may now do."""
+    from fsjail.cli._init import init as work
+
+    raise typer.Exit(work(_root_of(ctx, root), preset, write or [], force=force, as_json=as_json))
+
+
+@app.command()
+def inspect(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> None:
+    """Show what an agent sees: root, rules, counts, trash, last refusals, this machine."""
+    from fsjail.cli._look import inspect as work
+
+    raise typer.Exit(work(_root_of(ctx, root), as_json=as_json))
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    operation: Annotated[Operation, typer.Argument(metavar="OPERATION", help="|".join(get_args(Operation)))],
+    path: Annotated[str, typer.Argument(help="Relative to the root, as an agent would say it.")],
+    *,
+    to: Annotated[str | None, typer.Option("--to", metavar="DEST", help="Where a copy or move goes.")] = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Ask whether an operation would be allowed, and by which rule; nothing is done or logged."""
+    from fsjail.cli._ask import check as work
+
+    raise typer.Exit(work(_root_of(ctx, root), operation, path, to, as_json=as_json))
+
+
+@app.command()
+def tree(
+    ctx: typer.Context,
+    path: Annotated[str, typer.Argument(help="Where to begin, relative to the root.")] = ".",
+    *,
+    depth: Annotated[
+        int | None, typer.Option("--depth", "-d", metavar="N", min=0, help="How many levels to go down.")
+    ] = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """List all names with what an agent may do: rw, r- (read), x- (pass through), -- (hidden)."""
+    from fsjail.cli._look import tree as work
+
+    raise typer.Exit(work(_root_of(ctx, root), path, depth, as_json=as_json))
+
+
+@app.command()
+def log(
+    ctx: typer.Context,
+    *,
+    denied: Annotated[bool, typer.Option("--denied", help="Only what was refused.")] = False,
+    since: Since = None,
+    actor: Actor = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="The last N events; 0 shows all.")
+    ] = 50,
+    verify: Annotated[bool, typer.Option("--verify", help="Prove the chain of the log instead.")] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was tried and what became of it, oldest first."""
+    from fsjail.cli._ask import log as work
+    from fsjail.cli._ask import verify as prove
+
+    where = _root_of(ctx, root)
+    if verify:
+        raise typer.Exit(prove(where, as_json=as_json))
+    raise typer.Exit(work(where, denied=denied, since=since, actor=actor, limit=limit, as_json=as_json))
+
+
+@trash.command("list")
+def trash_list(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> None:
+    """List what can be brought back, newest first."""
+    from fsjail.cli._keep import listing as work
+
+    raise typer.Exit(work(_root_of(ctx, root), as_json=as_json))
+
+
+@trash.command()
+def restore(
+    ctx: typer.Context,
+    item: Annotated[str, typer.Argument(metavar="ID", help="As `fsjail trash list` shows it, or its path.")],
+    *,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="PATH", help="Bring it back as this name.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Put what stands there now into the trash.")
+    ] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Bring an item back to where it was."""
+    from fsjail.cli._keep import restore as work
+
+    raise typer.Exit(work(_root_of(ctx, root), item, to, overwrite=overwrite, as_json=as_json))
+
+
+@trash.command()
+def purge(
+    ctx: typer.Context,
+    *,
+    older_than_days: Annotated[
+        float | None, typer.Option("--older-than-days", metavar="N", min=0, help="Remove what is older.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="SIZE", help="Remove the oldest, keep this much: 5GiB.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Remove items for good. Shows what goes and asks first."""
+    from fsjail.cli._keep import purge as work
+
+    raise typer.Exit(work(_root_of(ctx, root), older_than_days, keep, yes=yes, as_json=as_json))
+
+
+@app.command()
+def undo(
+    ctx: typer.Context,
+    *,
+    actor: Actor = None,
+    since: Since = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Take back the last change, or all changes of an agent or since a time; itself undoable."""
+    from fsjail.cli._keep import undo as work
+
+    raise typer.Exit(work(_root_of(ctx, root), actor, since, as_json=as_json))
+
+
+@app.command()
+def doctor(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> None:
+    """Prove what works on this machine and in this root, and the [[expect]] cases of the file."""
+    from fsjail.cli._doctor import doctor as work
+
+    raise typer.Exit(work(_root_of(ctx, root), as_json=as_json))
+
+
+def _asked(argv: list[str]) -> str | None:
+    """Find the command in a line that has nothing but ``--root`` before it."""
+    words = iter(argv)
+    for word in words:
+        if word == "--root":
+            next(words, None)
+        elif not word.startswith("--root="):
+            return word
+    return None
+
+
+def _with_only(name: str | None) -> typer.Typer:
+    """Leave out the commands that were not asked for: typer takes 8 ms to build them all."""
+    commands = [known for known in app.registered_commands if name in (known.name, _name(known))]
+    groups = [known for known in app.registered_groups if known.typer_instance is trash and name == "trash"]
+    if not (commands or groups) or "_FSJAIL_COMPLETE" in os.environ:
+        return app
+    only = typer.Typer(name="fsjail", **_STYLE)
+    only.registered_callback = app.registered_callback
+    only.registered_commands, only.registered_groups = commands, groups
+    return only
+
+
+def _name(command: Any) -> str | None:
+    return getattr(command.callback, "__name__", None)
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line.
+
+    Args:
+        argv: the arguments without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    command = typer.main.get_command(_with_only(_asked(argv)))
+    try:
+        code = command.main(args=argv, prog_name="fsjail", standalone_mode=False)
+    except typer.Abort:
+        return 1
+    except Exception as error:
+        # typer's usage errors have no public base class, only this method in common.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "fsjail"
+        sentence = " ".join(error.format_message().split()).rstrip(".")
+        _say.complain(f"{sentence}; see '{where} --help'")
+        return 2
+    return int(code or 0)
