@@ -324,6 +324,25 @@ def test_reading_while_others_write_and_rotate_sees_whole_chains(folder):
     assert verify(folder).records == 1200
 
 
+def test_a_reader_that_comes_before_the_first_writer_sees_a_whole_chain(folder, monkeypatch):
+    os.makedirs(folder)
+    add = _audit._Snapshot._add
+
+    def beaten(self, name, at):
+        add(self, name, at)
+        monkeypatch.undo()
+        fill(folder, 3)  # between the look at the log and the look at the head
+
+    monkeypatch.setattr(_audit._Snapshot, "_add", beaten)
+    assert verify(folder) == Verification(ok=True, records=3, problems=())
+
+
+def test_a_log_without_its_lock_can_be_read(folder):
+    fill(folder, 3)
+    os.unlink(os.path.join(folder, "lock"))
+    assert verify(folder) == Verification(ok=True, records=3, problems=())
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_goes_on_with_the_same_log(folder):
     with AuditLog(folder) as log:
@@ -519,6 +538,59 @@ def test_a_full_disk_leaves_no_part_of_a_record_and_is_told_later(folder, monkey
         found = log.verify()
         assert found.ok
         assert found.problems == ("audit.jsonl, line 2, seq 2: 2 records before it could not be written",)
+
+
+def test_a_head_that_cannot_be_written_does_not_break_the_chain(folder, monkeypatch):
+    with AuditLog(folder) as log:
+        change(log, "a")
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "pwrite", full)
+        assert change(log, "b") is None
+        monkeypatch.undo()
+        assert change(log, "c") is not None
+        assert log.verify().ok
+
+
+def test_a_kill_between_the_first_record_and_its_head_costs_nothing(folder, monkeypatch):
+    head_lines = []
+    pwrite = os.pwrite
+
+    def killed(fd: int, data: bytes, at: int) -> int:
+        head_lines.append(data)
+        if len(head_lines) > 1:
+            raise KeyboardInterrupt
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", killed)
+    with AuditLog(folder) as log:
+        with pytest.raises(KeyboardInterrupt):
+            change(log, "a")
+        monkeypatch.undo()
+        assert log.verify() == Verification(ok=True, records=1, problems=())
+    fill(folder, 1)
+    assert verify(folder) == Verification(ok=True, records=2, problems=())
+
+
+def test_a_kill_while_an_old_file_is_removed_costs_nothing(folder, monkeypatch):
+    fill(folder, 40, max_bytes=3000, keep=3)
+    unlink = os.unlink
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def killed_after(path: str, *, dir_fd: int) -> None:
+        unlink(path, dir_fd=dir_fd)
+        raise KeyboardInterrupt
+
+    for kill in (killed, killed_after):
+        monkeypatch.setattr(os, "unlink", kill)
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder, 40, max_bytes=3000, keep=3)
+        monkeypatch.undo()
+        assert verify(folder).problems == ()
 
 
 # Forgeries

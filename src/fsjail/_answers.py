@@ -244,7 +244,13 @@ class Answers:
                 for pattern in entry.patterns
             ]
             chosen = [_form(pattern, kind, wide=wide) for pattern, wide in patterns]
-            found = self._matchers[kind] = Matcher(chosen, [wide for _, wide in patterns])
+            more = [
+                (number, reading if kind == "strict" else reading.folded())
+                for number, (pattern, wide) in enumerate(patterns)
+                if pattern and wide and kind != "narrow"
+                for reading in pattern.older
+            ]
+            found = self._matchers[kind] = Matcher(chosen, [wide for _, wide in patterns], more)
         return found
 
     def _settle(

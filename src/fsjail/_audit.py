@@ -678,10 +678,18 @@ class _Snapshot:
         self._path = path
 
     def __enter__(self) -> Self:
+        for _ in range(10):
+            if self._take():
+                break
+            self.__exit__()
+        return self
+
+    def _take(self) -> bool:
+        """Open all; False if a first writer came meanwhile, so that it was done without its lock."""
         try:
             folder = _open_folder(self._path)
         except FileNotFoundError:
-            return self
+            return True
         lock = -1
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -696,6 +704,7 @@ class _Snapshot:
                     self.head = _read_head(fd)
                 finally:
                     os.close(fd)
+            return lock >= 0 or _LOCK not in os.listdir(folder)
         except BaseException:
             self.__exit__()
             raise
@@ -703,7 +712,6 @@ class _Snapshot:
             if lock >= 0:
                 os.close(lock)
             os.close(folder)
-        return self
 
     def _add(self, name: str, folder: int) -> None:
         try:

@@ -233,7 +233,10 @@ class Changes(Door):
         for number in range(1, len(parts) + 1):
             parent = "/".join(parts[:number])
             if not self.is_dir(parent):
-                self._mkdir(parent, judged, exist_ok=True)
+                try:
+                    self._mkdir(parent, judged, exist_ok=True)
+                except FileExistsError:  # a file is in the way, or a link to nothing
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from None
 
     def _mkdir(self, path: StrPath, judged: str, *, exist_ok: bool) -> Change:
         def act(target: Target) -> Change:
@@ -241,6 +244,8 @@ class Changes(Door):
                 if not exist_ok or not target.kind:
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
                 return Change("mkdir", target.name, seq=NOTHING)
+            if target.dot_end:  # "new/." asks for something in a directory that is not there
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             try:
                 os.mkdir(target.leaf, dir_fd=target.parent)
             except FileExistsError:

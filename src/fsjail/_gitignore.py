@@ -39,6 +39,7 @@ class Pattern:
         dir_only: it ends with ``/`` and matches directories only.
         path: what the folder of a name must look like; None stands for any number of directories.
         base: what the last component of a name must look like.
+        older: what git read into it before "a**/b" became the same as "a*/b"; more names match.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Pattern:
     dir_only: bool
     path: tuple[Segment | None, ...]
     base: Segment
+    older: tuple[Pattern, ...] = ()
 
     @property
     def everywhere(self) -> bool:
@@ -77,8 +79,7 @@ class Pattern:
     def folded(self) -> Pattern:
         """Give the pattern that matches the folded form of every name this one matches."""
         path = tuple(part and part.folded() for part in self.path)
-        base = self.base.folded()
-        return self if (path, base) == (self.path, self.base) else replace(self, path=path, base=base)
+        return replace(self, path=path, base=self.base.folded())
 
     def reaches_below(self, folder: str) -> bool:
         """Tell whether a name below the folder could match.
@@ -132,8 +133,7 @@ def parse(text: str) -> Pattern | None:
     if not raw:
         return None
     if raw.endswith(b"\t") and not _escaped(raw, len(raw) - 1):
-        msg = "it ends with a tab; remove it, or write \\ before it if the name has one"
-        raise ValueError(msg)
+        raise ValueError("it ends with a tab; remove it, or write \\ before it if the name has one")
     negative = raw.startswith(b"!")
     return _pattern(text, raw[1:] if negative else raw, negative=negative, anchored=False)
 
@@ -185,15 +185,12 @@ def _checked(line: str) -> bytes:
     try:
         raw = encode(line)
     except UnicodeEncodeError:
-        msg = "it holds a lone surrogate, which no file name can hold"
-        raise ValueError(msg) from None
+        raise ValueError("it holds a lone surrogate, which no file name can hold") from None
     if len(raw) > MAX_PATTERN_BYTES:
-        msg = f"it has {len(raw)} bytes; the limit is {MAX_PATTERN_BYTES}"
-        raise ValueError(msg)
+        raise ValueError(f"it has {len(raw)} bytes; the limit is {MAX_PATTERN_BYTES}")
     for byte, name in ((b"\0", "a NUL"), (b"\n", "a line break")):
         if byte in raw:
-            msg = f"it holds {name}; a rule is one line"
-            raise ValueError(msg)
+            raise ValueError(f"it holds {name}; a rule is one line")
     return raw
 
 
@@ -213,28 +210,52 @@ def _trim(raw: bytes) -> bytes:
 def _pattern(text: str, body: bytes, *, negative: bool, anchored: bool) -> Pattern:
     dir_only = body.endswith(b"/")
     body = body.removesuffix(b"/")
-    if body == b"" or (not anchored and b"/" not in body):
-        path: tuple[Segment | None, ...] = (None,)
-        parts = _segments(body, gaps=False)
-    else:
-        parts = _segments(body.removeprefix(b"/"), gaps=True)
-        path = tuple(parts[:-1])
-    if not any(part is None or part.tokens for part in parts):
-        msg = "it names nothing"
-        raise ValueError(msg)
+    gaps = anchored or b"/" in body
+    body = body.removeprefix(b"/")
+    parts = _segments(body, gaps=gaps)
+    if parts == [Segment(())]:
+        raise ValueError("it names nothing")
     for part in parts:
         if part is None:
             continue
         if not part.tokens:
-            msg = "it holds an empty segment (//), which no path has"
-            raise ValueError(msg)
+            raise ValueError("it holds an empty segment (//), which no path has")
         if part.literal in {b".", b".."}:
-            msg = "no path below the root has a segment '.' or '..'; write /x for x in the root"
-            raise ValueError(msg)
+            raise ValueError("no path below the root has a segment '.' or '..'; write /x for x in the root")
+    pattern = _put_together(text, parts if gaps else [None, *parts], negative=negative, dir_only=dir_only)
+    older = [_segments(reading, gaps=True) for reading in _older(body)] if gaps else []
+    readings = [_put_together(text, reading, negative=negative, dir_only=dir_only) for reading in older]
+    return replace(pattern, older=tuple(readings)) if readings else pattern
+
+
+def _put_together(text: str, parts: list[Segment | None], *, negative: bool, dir_only: bool) -> Pattern:
     base = parts[-1]
     if base is None:
-        path, base = tuple(parts), ANY
-    return Pattern(text, negative, dir_only, path, base)
+        return Pattern(text, negative, dir_only, tuple(parts), ANY)
+    return Pattern(text, negative, dir_only, tuple(parts[:-1]), base)
+
+
+# Stars behind a literal start, up to a slash or the end.
+_GLUED: Final = re.compile(rb"(?P<start>[^*?\[\\]*[^*?\[\\/])\*\*+(?P<slash>\\?/|\Z)(?P<rest>.*)", re.DOTALL)
+
+
+def _older(body: bytes) -> list[bytes]:
+    """Give patterns for the further names that git before 2.53 matches.
+
+    It compared the literal start first and then read the stars of ``a**/b`` as if they stood
+    alone: as any number of directories.
+    """
+    glued = _GLUED.fullmatch(body)
+    if glued is None:
+        return []
+    start, slash, rest = glued["start"], glued["slash"], glued["rest"]
+    if not slash:
+        return [start + b"*/**"]
+    found = [start + b"*/**/" + rest]
+    if slash == b"/":
+        none = start + re.sub(rb"\A(\*\*+/)+", b"**/", rest)
+        found += [none, *_older(none)]
+    return found
 
 
 def _segments(body: bytes, *, gaps: bool) -> list[Segment | None]:
@@ -266,12 +287,13 @@ def _segments(body: bytes, *, gaps: bool) -> list[Segment | None]:
 class _Item:
     """The last segment of a pattern, made ready: its number, when it counts, how to test it."""
 
-    __slots__ = ("dir_only", "head", "inner", "literal", "number", "tail", "test", "unknown")
+    __slots__ = ("above", "dir_only", "head", "inner", "literal", "number", "tail", "test", "unknown")
 
     def __init__(self, number: int, pattern: Pattern, unknown: bool) -> None:
         self.number = number
         self.dir_only = pattern.dir_only
         self.unknown = unknown
+        self.above: Callable[[str], bool] | None = None  # the test of the folder, where one is needed
         tokens = pattern.base.tokens
         literal = pattern.base.literal
         self.literal = None if literal is None else decode(literal)
@@ -422,20 +444,25 @@ class Level:
 class Matcher:
     """Many patterns, asked at once."""
 
-    __slots__ = ("_common", "_first", "_here", "_last", "_plain", "_wild")
+    __slots__ = ("_common", "_first", "_here", "_last", "_plain")
 
-    def __init__(self, patterns: Sequence[Pattern | None], unknown: Sequence[bool] | None = None) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[Pattern | None],
+        unknown: Sequence[bool] | None = None,
+        more: Iterable[tuple[int, Pattern]] = (),
+    ) -> None:
         """Sort the patterns.
 
         Args:
             patterns: the patterns; None keeps a number free.
             unknown: for each pattern, whether a directory-only one matches what may or may not be
                 a directory; no for all if left out.
+            more: further patterns, each with the number that it counts for.
         """
         common: list[_Item] = []
         self._here, self._first, self._last = _Index(), _Index(), _Index()
-        self._wild: dict[int, Callable[[str], bool]] = {}
-        for number, pattern in enumerate(patterns):
+        for number, pattern in (*enumerate(patterns), *more):
             if pattern is None:
                 continue
             item = _Item(number, pattern, unknown is not None and unknown[number])
@@ -445,7 +472,7 @@ class Matcher:
             if pattern.folder is not None:
                 self._here.put(pattern.folder, item)
                 continue
-            self._wild[number] = _regex(pattern.folder_source())
+            item.above = _regex(pattern.folder_source())
             first, last = pattern.path[0], pattern.path[-1]
             if first and first.literal:
                 self._first.put(decode(first.literal), item)
@@ -465,7 +492,7 @@ class Matcher:
         wild += self._last.get(folder.rpartition("/")[2], ()) if folder else ()
         if wild:
             path = f"{folder}/" if folder else ""
-            local += tuple([item for item in wild if self._wild[item.number](path)])
+            local += tuple([item for item in wild if item.above is not None and item.above(path)])
         return Level(self._common, _Names(local)) if local else self._plain
 
     def last_match(self, path: str, is_dir: bool) -> int | None:

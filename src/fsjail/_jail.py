@@ -262,13 +262,15 @@ class Jail(Reads, Changes):
         if isinstance(result, Change):
             if result.seq == NOTHING:
                 return replace(result, seq=None)
+            verdict = self.policy.judge("write", result.to or result.path, None)  # what let it be changed
             event = self.audit.record(
                 op,
                 result.path,
                 to=result.to,
                 resolved=result.path,
                 decision="allow",
-                why="allowed",
+                why=verdict.why if verdict.allowed else "allowed",
+                rule=verdict.rule if verdict.allowed else None,
                 trash_id=None if result.saved is None else result.saved.id,
                 extra=extra,
             )

@@ -76,8 +76,7 @@ class Policy:
             TypeError: one string instead of a list of presets.
         """
         if isinstance(presets, str):
-            msg = f"a list of presets is needed, not the one string {presets!r}"
-            raise TypeError(msg)
+            raise TypeError(f"a list of presets is needed, not the one string {presets!r}")
         self._build(read, write, tuple(dict.fromkeys(presets)), (), ())
 
     def _build(
@@ -163,12 +162,10 @@ class Policy:
             ValueError: there is no such operation.
         """
         if op not in OPERATIONS:
-            msg = f"there is no operation {op!r}; known are {', '.join(OPERATIONS)}"
-            raise ValueError(msg)
+            raise ValueError(f"there is no operation {op!r}; known are {', '.join(OPERATIONS)}")
         asked: object = os.fspath(path)
         if not isinstance(asked, str):
-            msg = f"a path is text, not {type(asked).__name__}"
-            raise TypeError(msg)
+            raise TypeError(f"a path is text, not {type(asked).__name__}")
         name = _normalised(asked)
         if isinstance(name, Verdict):
             return self.decision(op, asked, name)
@@ -270,8 +267,7 @@ class Policy:
         return f"{verb} is allowed in: " + ", ".join(show(text)[1:-1] for text in shown[:_HINTED]) + more
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        msg = f"a policy cannot be changed; make a new one (attribute {name!r})"
-        raise AttributeError(msg)
+        raise AttributeError(f"a policy cannot be changed; make a new one (attribute {name!r})")
 
     def __delattr__(self, name: str) -> NoReturn:
         self.__setattr__(name, None)

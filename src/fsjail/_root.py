@@ -23,7 +23,7 @@ import os
 import stat as stat_
 from typing import TYPE_CHECKING, Self
 
-from fsjail._errors import InvalidName, OutOfBounds
+from fsjail._errors import InvalidName, NotRegularFile, OutOfBounds
 from fsjail._names import Request, lexical, split
 from fsjail._selftest import (
     DIRECTORY,
@@ -238,6 +238,8 @@ class Root:
             try:
                 fd = openat2(self.fd, request.raw, HOW_READ)
             except OSError as error:
+                if error.errno == errno.ENXIO:  # a socket
+                    raise NotRegularFile(errno.EINVAL, "it is a socket, not a file with data") from None
                 if not self._falls_back(error):
                     raise
             else:

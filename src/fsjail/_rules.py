@@ -62,14 +62,12 @@ class Rules:
 
 def _rules(given: Iterable[str | Rule] | _Spec) -> Iterator[Rule]:
     if isinstance(given, str | bytes):
-        msg = f"a list of patterns is needed, not the one string {given!r}"
-        raise TypeError(msg)
+        raise TypeError(f"a list of patterns is needed, not the one string {given!r}")
     patterns = getattr(given, "patterns", None)
     items: Iterable[Any] = given if patterns is None else map(_spec_text, patterns)  # type: ignore[assignment]
     for item in items:
         if not isinstance(item, str | Rule):
-            msg = f"a pattern is a str or a Rule, not {type(item).__name__}"
-            raise TypeError(msg)
+            raise TypeError(f"a pattern is a str or a Rule, not {type(item).__name__}")
         yield item if isinstance(item, Rule) else Rule(item)
 
 

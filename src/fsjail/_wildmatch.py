@@ -134,8 +134,7 @@ def tokens(body: bytes) -> Iterator[tuple[Token, int]]:
             end += 1
             token = body[at + 1 : end]
             if not token:
-                msg = "it ends with a backslash that protects nothing"
-                raise ValueError(msg)
+                raise ValueError("it ends with a backslash that protects nothing")
         elif byte == _STAR:
             while body[end : end + 1] == b"*":
                 end += 1
@@ -181,8 +180,7 @@ def _class(body: bytes, at: int) -> tuple[frozenset[int], int]:
         previous, at = byte, after
     found = (_NOT_SLASH - members) if negated else (_NOT_SLASH & members)
     if not found:
-        msg = f"the class {decode(body[:after])!r} matches no byte"
-        raise ValueError(msg)
+        raise ValueError(f"the class {decode(body[:after])!r} matches no byte")
     return frozenset(found), after
 
 
@@ -191,8 +189,7 @@ def _member(body: bytes, at: int) -> tuple[int, int]:
     if body[at : at + 1] == b"\\":
         at += 1
     if at >= len(body):
-        msg = "a [ is not closed; write \\[ for the character"
-        raise ValueError(msg)
+        raise ValueError("a [ is not closed; write \\[ for the character")
     return body[at], at + 1
 
 
@@ -200,5 +197,6 @@ def _posix(name: bytes) -> frozenset[int]:
     try:
         return _POSIX[name]
     except KeyError:
-        msg = f"there is no class [:{decode(name)}:]; known are {', '.join(map(decode, _POSIX))}"
-        raise ValueError(msg) from None
+        raise ValueError(
+            f"there is no class [:{decode(name)}:]; known are {', '.join(map(decode, _POSIX))}"
+        ) from None

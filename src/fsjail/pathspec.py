@@ -41,8 +41,7 @@ class GitPattern(RegexPattern):
 
     def __init__(self, pattern: str | bytes, include: bool | None = None) -> None:
         if include is not None:
-            msg = "whether a gitignore pattern includes stands in its text"
-            raise TypeError(msg)
+            raise TypeError("whether a gitignore pattern includes stands in its text")
         parsed = parse(pattern if isinstance(pattern, str) else decode(pattern))
         Pattern.__init__(self, None if parsed is None else not parsed.negative)
         self.pattern = pattern
@@ -55,8 +54,9 @@ class GitPattern(RegexPattern):
         Raises:
             TypeError: always; what asked for it is another backend than ``simple``.
         """
-        msg = 'these patterns match by themselves: use fsjail.pathspec.PathSpec, or backend="simple"'
-        raise TypeError(msg)
+        raise TypeError(
+            'these patterns match by themselves: use fsjail.pathspec.PathSpec, or backend="simple"'
+        )
 
     def match_file(self, file: str | bytes) -> bool | None:
         """Match a name, or a directory above it.
@@ -78,15 +78,19 @@ class GitPattern(RegexPattern):
         return None
 
     def __eq__(self, other: object) -> bool:
+        """Patterns are equal that were written alike."""
         return self.pattern == other.pattern if isinstance(other, GitPattern) else NotImplemented
 
     def __hash__(self) -> int:
+        """Agree with equality."""
         return hash(self.pattern)
 
     def __copy__(self) -> GitPattern:
+        """Read the same text again."""
         return type(self)(self.pattern)  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the text."""
         return (type(self), (self.pattern,))
 
 
