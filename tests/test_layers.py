@@ -21,10 +21,11 @@ PACKAGE = Path(fsjail.__file__).parent
 ROWS: tuple[tuple[str, set[str]], ...] = (
     ("L0", {"_errors"}),
     ("L0 values", {"_decision", "_presets", "_trashinfo", "_values"}),
-    ("L0 pure parts, system calls", {"_edit", "_syscalls", "_toml", "_wildmatch"}),
-    ("L0 parts of the policy", {"_gitignore"}),
-    ("L0 parts of the policy", {"_answers", "_rules"}),
+    ("L0 pure parts, system calls", {"_edit", "_names", "_syscalls", "_toml", "_wildmatch"}),
+    ("L0 parts of a leaf", {"_gitignore", "_selftest"}),
+    ("L0 parts of a leaf", {"_answers", "_rules", "pathspec"}),
     ("L1 leaves", {"_audit", "_dirs", "_keys", "_limits", "_policy", "_root", "_stage", "_streams"}),
+    ("L2 on descriptors", {"_home"}),
     ("L2 on descriptors", {"_trash"}),
     ("L3 parts of the facade", {"_content", "_door", "_judge", "_recover", "_search"}),
     ("L3 its operations", {"_changes", "_reads"}),
@@ -40,7 +41,7 @@ UPWARDS = {("_jail", "config")}
 
 # Who may import what is not everybody's: nothing slow is imported twice, or by accident at start-up.
 THIRD_PARTY = {
-    "pathspec": {"_policy"},
+    "pathspec": {"pathspec"},
     "platformdirs": {"_dirs"},
     "re2": {"_search"},
     "rich": {"cli"},
@@ -49,9 +50,11 @@ THIRD_PARTY = {
 # Who may open and change names of the file system, and why.
 CHANGES = {
     "_root": "turns names into descriptors",
+    "_selftest": "proves the primitives, on names of the system",
     "_stage": "new content, before it has its name",
     "_content": "copies trees, from descriptor to descriptor",
-    "_trash": "moves in and out",
+    "_home": "the trash's own folder",
+    "_trash": "moves in and out of it",
     "_audit": "its own files",
     "config": "reads configuration files, once, at the start",
     "cli/_init": "writes the first fsjail.toml, asked by a person",
@@ -84,12 +87,13 @@ CHANGING = {
     "utime",
 }
 # Who may list a folder: by a descriptor, but for the last, which shows a person what an agent cannot see.
-LISTS = {"_root", "_trash", "_audit", "_content", "_judge", "_search", "_jail", "cli/_survey"}
+LISTS = {"_root", "_home", "_trash", "_audit", "_content", "_judge", "_search", "_jail", "cli/_survey"}
 LISTING = {"fwalk", "listdir", "scandir", "walk"}
 # Who may ask the file system about a name by path: it may mean something else a moment later.
 BY_PATH = {
     "_root": "the root's own path, when it is opened",
     "_jail": "whether its own folders lie inside the root, when it is opened",
+    "_selftest": "looks for a magic link to prove them refused",
     "_dirs": "the id of a root",
     "config": "where the search begins; where the trash lies",
     "cli": "a person's own questions; no call of an agent passes here",

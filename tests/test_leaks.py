@@ -160,7 +160,7 @@ def scene(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", READING)
 def test_reading_leaves_nothing_open(name, scene):
     call = READING[name]
-    with Jail(scene.root, OPEN, state=scene.state) as jail:
+    with Jail(scene.root, OPEN, state=scene.state, durability="none") as jail:
         for number in range(-len(NAMES), ROUNDS):
             if number == 0:
                 _settle()
@@ -175,7 +175,7 @@ def test_reading_leaves_nothing_open(name, scene):
 @pytest.mark.parametrize("name", FAILING)
 def test_failed_changes_leave_nothing_open(name, scene):
     call, failed = FAILING[name], 0
-    with Jail(scene.root, OPEN, state=scene.state) as jail:
+    with Jail(scene.root, OPEN, state=scene.state, durability="none") as jail:
         for number in range(-len(BAD), ROUNDS):
             if number == 0:
                 _settle()
@@ -193,7 +193,7 @@ def test_failed_changes_leave_nothing_open(name, scene):
 def test_changes_leave_nothing_open(name, scene):
     call = CHANGING[name]
     rounds = 60 if name == "audit" else ROUNDS // 4
-    with Jail(scene.root, OPEN, state=scene.state) as jail:
+    with Jail(scene.root, OPEN, state=scene.state, durability="none") as jail:
         for number in range(-3, rounds):
             if number == 0:
                 _settle()
@@ -205,7 +205,7 @@ def test_changes_leave_nothing_open(name, scene):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_forgotten_file_is_collected(scene):
-    with Jail(scene.root, OPEN, state=scene.state) as jail:
+    with Jail(scene.root, OPEN, state=scene.state, durability="none") as jail:
         _settle()
         before = open_descriptors()
         for _ in range(20):
@@ -214,13 +214,15 @@ def test_a_forgotten_file_is_collected(scene):
 
 
 def test_close_gives_back_every_descriptor(scene):
-    with Jail(scene.root, OPEN, state=scene.state) as warm:  # what a process opens once is no leak
+    with Jail(
+        scene.root, OPEN, state=scene.state, durability="none"
+    ) as warm:  # what a process opens once is no leak
         warm.write_text("f", "x")
         list(warm.grep("x"))
     _settle()
     before, threads = open_descriptors(), _threads()
     for number in range(30):
-        jail = Jail(scene.root, OPEN, state=scene.state)
+        jail = Jail(scene.root, OPEN, state=scene.state, durability="none")
         jail.read_text("f")
         jail.write_text("f", f"{number}")
         jail.delete("f")
@@ -249,7 +251,7 @@ def test_an_error_in_the_block_closes_the_jail(scene):
     _settle()
     before = open_descriptors()
     for _ in range(20):
-        with suppress(Stop), Jail(scene.root, OPEN, state=scene.state) as jail:
+        with suppress(Stop), Jail(scene.root, OPEN, state=scene.state, durability="none") as jail:
             jail.read_text("f")
             raise Stop
     _compare(before, "failed blocks")
@@ -258,7 +260,7 @@ def test_an_error_in_the_block_closes_the_jail(scene):
 def test_a_closed_jail_uses_no_recycled_descriptor(scene):
     """After close the numbers belong to others: a jail that used them on would work outside of its root."""
     (scene.outside / "f").write_text(SECRET)
-    jail = Jail(scene.root, OPEN, state=scene.state)
+    jail = Jail(scene.root, OPEN, state=scene.state, durability="none")
     assert jail.read_text("f") == "text\n"
     jail.write_text("f", "text\n")
     jail.delete("a/g")
@@ -296,7 +298,7 @@ def test_a_closed_jail_uses_no_recycled_descriptor(scene):
 
 def test_a_file_outlives_nothing_it_should_not(scene):
     """A file opened for writing before close() is committed into the root or discarded, nothing else."""
-    jail = Jail(scene.root, OPEN, state=scene.state)
+    jail = Jail(scene.root, OPEN, state=scene.state, durability="none")
     file = jail.open("f", "w")
     file.write("late")
     jail.close()

@@ -211,7 +211,9 @@ def _run(case: dict[str, Any], scene: Scene, args: list[Any]) -> Answer:
         with watchdog():
             error, value = attempt(lambda: CALLS[case["call"]](jail, root, *args))
         kind = outcome(error)
-        if decision is not None and kind in {"ok", "denied"} and args[0] != ".":  # "mkdir -p ." asks for nothing
+        if (
+            decision is not None and kind in {"ok", "denied"} and args[0] != "."
+        ):  # "mkdir -p ." asks for nothing
             assert bool(decision) == (kind == "ok"), f"check says {decision}, the call {kind}"
 
         # The standing invariants.

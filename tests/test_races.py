@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OPEN = Policy(write=Rules(allow=["*"]), presets=())
-SECONDS = 0.5  # of one scenario in the short form
+SECONDS = 0.4  # of one scenario in the short form
 SOAK_OPERATIONS = 1_100_000  # of all scenarios of the long form together
 PATIENCE = 10.0  # seconds until a scenario has seen both a success and a refusal
 MARK = "only-outside"  # a name that no listing of the jail may show
@@ -328,7 +328,7 @@ def race(folder: Path, swap: str, op: str, *, seconds: float, most: int | None =
     seen: Counter[str] = Counter()
     with staged(folder, swap, op) as stage:
         before = stage.outside()
-        with Jail(stage.scene.root, OPEN, state=stage.scene.state) as jail:
+        with Jail(stage.scene.root, OPEN, state=stage.scene.state, durability="none") as jail:
             if op in {"move", "copy"}:
                 jail.write_text("got", "public\n")
             with Attacker("exchange", *stage.swap) as attacker:
@@ -447,7 +447,7 @@ def test_race_case(case, resolver, tmp_path, monkeypatch):
     seen: Counter[str] = Counter()
     start = time.monotonic()
     with Attacker(mode, scene.base / first, scene.base / second):
-        while time.monotonic() - start < SECONDS / 2 or (len(seen) < 2 and time.monotonic() - start < 3):
+        while time.monotonic() - start < SECONDS / 2 or (len(seen) < 2 and time.monotonic() - start < 1):
             error, value = attempt(lambda: CALLS[case["call"]](jail, root, *case["args"]))
             seen[outcome(error)] += 1
             shown = text_of(value)
@@ -543,7 +543,7 @@ def test_nothing_is_lost_when_names_come_and_go(op, resolver, tmp_path, monkeypa
     scene = make_scene(tmp_path)
     (scene.root / "w").mkdir()
     with Jail(scene.root, OPEN, state=scene.state) as jail:
-        for number in range(15):
+        for number in range(10):
             (scene.root / "v").write_text(f"content {number}.")
             with Attacker("bounce", scene.root / "v", scene.root / "w" / "v", seconds=5):
                 for _ in range(20):

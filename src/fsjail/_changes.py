@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fsjail import _edit
 from fsjail._content import copy_file, copy_tree, decode, demand_regular, demand_writable, place
+from fsjail._copying import copy_data
 from fsjail._door import Door
 from fsjail._errors import InvalidName, LimitExceeded
 from fsjail._root import Moved
@@ -81,7 +82,7 @@ class Changes(Door):
             if copy and target.st is not None:
                 old = target.open()
                 try:
-                    new.copy_from(old)
+                    copy_data(old, new.fd)
                 finally:
                     os.close(old)
                 os.lseek(new.fd, 0, os.SEEK_SET)
@@ -102,8 +103,7 @@ class Changes(Door):
                     saved = place(self._store, target, first.pop(), "overwritten", self.actor)
                 else:
                     with Staged(target.parent, self._store.stage) as again:
-                        os.lseek(staged.fd, 0, os.SEEK_SET)
-                        again.copy_from(staged.fd)
+                        copy_data(staged.fd, again.fd)
                         saved = place(self._store, target, again, "overwritten", self.actor)
                 return Change("write", target.name, saved=saved)
 
@@ -309,7 +309,7 @@ class Changes(Door):
             def judge(below: str, kind: bool | None) -> None:
                 self._judge.tree("copy", [(below, kind)], {0: source.name, 1: end.name}, source.name)
 
-            self._written += copy_tree(self._root, self._store, source.name, end, judge)
+            self._written += copy_tree(self._store, source, end, judge)
             return Change("copy", source.name, end.name, saved)
 
         return self._mediate("copy", src, act, to=dst, opened=True)

@@ -7,16 +7,17 @@ import os
 import stat as stat_
 from typing import TYPE_CHECKING
 
+from fsjail._copying import copy_data
 from fsjail._errors import LimitExceeded, NotRegularFile, OutOfBounds
 from fsjail._root import Moved
-from fsjail._selftest import DIRECTORY, READ
-from fsjail._stage import Staged, copy_metadata, rename_new, sync_folder
+from fsjail._selftest import READ
+from fsjail._stage import Staged, sync_folder
 from fsjail._trash import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsjail._root import Root, Target
+    from fsjail._root import Target
     from fsjail._trash import TrashStore
     from fsjail._trashinfo import TrashItem
 
@@ -144,7 +145,7 @@ def place(
         Moved: the name holds something else than what was judged.
     """
     if target.st is None:
-        new.finish(like, durable=store.durable)
+        new.finish(like, durable=store.durable, times=True)
         try:
             new.name_as(target.parent, target.leaf)
         except FileExistsError:
@@ -167,109 +168,38 @@ def _open_old(target: Target) -> int:
 
 
 def copy_file(store: TrashStore, source: Target, target: Target, actor: str | None) -> TrashItem | None:
-    """Copy an opened file to where a target leads."""
+    """Copy an opened file to where a target leads; times are kept too."""
     demand_regular(source.st)
     with Staged(target.parent, store.stage) as new:
-        os.lseek(source.fd, 0, os.SEEK_SET)
-        new.copy_from(source.fd)
+        copy_data(source.fd, new.fd)
         return place(store, target, new, "overwritten", actor, source.fd)
 
 
 def copy_tree(
-    root: Root, store: TrashStore, source: str, target: Target, judge: Callable[[str, bool | None], None]
+    store: TrashStore, source: Target, target: Target, judge: Callable[[str, bool | None], None]
 ) -> int:
-    """Copy a directory: built whole in the private folder, then renamed in.
+    """Copy a directory: built whole where it is not seen, then renamed in.
 
     ``judge`` is called with each relative name and whether it is a directory, before it is copied.
 
     Returns:
         bytes copied.
     """
-    stage, name = store.stage(), f"new-{os.urandom(12).hex()}"
-    os.mkdir(name, 0o700, dir_fd=stage)
-    # Crash before the rename: recover removes it.
-    try:
-        total = _copy_below(root, source, "", stage, name, judge)
-        rename_new(stage, name, target.parent, target.leaf)
-    except BaseException:
-        _discard(stage, name)
-        raise
-    sync_folder(target.parent, durable=store.durable)
-    return total
+
+    def on_entry(path: str, st: os.stat_result, folder: int) -> None:
+        link = stat_.S_ISLNK(st.st_mode)
+        judge(path, None if link else stat_.S_ISDIR(st.st_mode))
+        if link:
+            _demand_inner(os.readlink(path.rpartition("/")[2], dir_fd=folder), path)
+
+    # The opened directory itself is what was judged: "." of it cannot be swapped.
+    return store.bring(source.fd, ".", target, on_entry)
 
 
-def _copy_below(
-    root: Root,
-    source: str,
-    below: str,
-    parent: int,
-    name: str,
-    judge: Callable[[str, bool | None], None],
-) -> int:
-    total = 0
-    here = root.open_directory(f"{source}/{below}" if below else source)
-    try:
-        there = os.open(name, DIRECTORY, dir_fd=parent)
-        try:
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    path = f"{below}/{entry.name}" if below else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        judge(path, True)
-                        os.mkdir(entry.name, 0o700, dir_fd=there)
-                        total += _copy_below(root, source, path, there, entry.name, judge)
-                    elif entry.is_symlink():
-                        judge(path, None)
-                        _copy_link(here, there, entry.name, path)
-                    else:
-                        judge(path, False)
-                        total += _copy_one(here, there, entry.name)
-            copy_metadata(here, there)
-        finally:
-            os.close(there)
-    finally:
-        os.close(here)
-    return total
-
-
-def _copy_link(here: int, there: int, name: str, path: str) -> None:
-    text = os.readlink(name, dir_fd=here)
-    # A new link that leads out of the copied tree would be followed by programs outside the jail.
-    depth = path.count("/")
-    climbs = 0
-    for part in text.split("/"):
-        climbs += 1 if part == ".." else 0
-    if text.startswith("/") or climbs > depth:
+def _demand_inner(text: str, path: str) -> None:
+    """A new link that leads out of the copied tree would be followed by programs outside the jail."""
+    if text.startswith("/") or text.split("/").count("..") > path.count("/"):
         raise OutOfBounds(errno.EXDEV, f"the link {path} in it leads out of the copied directory", path)
-    os.symlink(text, name, dir_fd=there)
-
-
-def _copy_one(here: int, there: int, name: str) -> int:
-    source = os.open(name, READ, dir_fd=here)
-    try:
-        demand_regular(os.fstat(source))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(name, flags, 0o600, dir_fd=there)
-        try:
-            total = 0
-            while chunk := os.read(source, _CHUNK):
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(copy, view) :]
-                total += len(chunk)
-            copy_metadata(source, copy)
-            return total
-        finally:
-            os.close(copy)
-    finally:
-        os.close(source)
-
-
-def _discard(stage: int, name: str) -> None:
-    import shutil  # noqa: PLC0415 - only when a copy of a directory fails
-
-    # rmtree works on descriptors with dir_fd, and the folder is ours alone (0700).
-    shutil.rmtree(name, ignore_errors=True, dir_fd=stage)
 
 
 def _too_much(size: int, most: int) -> LimitExceeded:

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fsjail._copying import remove_entry
 from fsjail._errors import TrashError
-from fsjail._root import Moved
+from fsjail._root import Moved, reopen
 from fsjail._selftest import DIRECTORY
 from fsjail._stage import rename_new, sync_folder
 from fsjail._trashinfo import INFO, TrashItem, damaged, make_info, parse_info
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 HOME = ".fsjail"
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
 _NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
@@ -140,16 +142,15 @@ class TrashHome:
 
     def _shield(self) -> None:
         """Make git pass the folder by: ignored, and an empty repository of its own."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with suppress(FileExistsError):
-            write_new(self._home, ".gitignore", b"*\n", flags)
+            write_new(self._home, ".gitignore", b"*\n", NEW)
         with suppress(FileExistsError):
             os.mkdir(".git", 0o700, dir_fd=self._home)
             git = os.open(".git", DIRECTORY, dir_fd=self._home)
             try:
                 os.mkdir("objects", 0o700, dir_fd=git)
                 os.mkdir("refs", 0o700, dir_fd=git)
-                write_new(git, "HEAD", b"ref: refs/heads/main\n", flags)
+                write_new(git, "HEAD", b"ref: refs/heads/main\n", NEW)
             finally:
                 os.close(git)
 
@@ -190,7 +191,6 @@ class TrashHome:
         """Create an info file under a new id, whole and durable before anything moves."""
         if st is None:
             raise Moved
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         now = time.time_ns()
         while True:
             identity = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now / 1e9)) + os.urandom(4).hex()
@@ -205,7 +205,7 @@ class TrashHome:
             )
             with suppress(FileExistsError):
                 text = make_info(item, self.real, now, staged)
-                write_new(self._info, identity + INFO, text, flags, durable=self.durable)
+                write_new(self._info, identity + INFO, text, NEW, durable=self.durable)
                 return item
 
     def unclaim(self, identity: str) -> None:
@@ -286,8 +286,10 @@ class TrashHome:
         done = []
         for name in os.listdir(self._stage):
             if name.startswith("purge-"):
-                remove(self._stage, name)
+                remove_entry(self._stage, name)
                 done.append(f"ended the removal of {name[6:]}")
+            elif name.endswith(".beside"):
+                done.append(self._recover_beside(name))
             elif name.endswith(".mark"):
                 done.append(self._recover_unfinished(name.removesuffix(".mark")))
                 self._unlink(self._stage, name)
@@ -302,19 +304,32 @@ class TrashHome:
                 done.append(f"removed the claim {identity}: nothing had been moved")
         return done
 
+    def _recover_beside(self, mark: str) -> str:
+        """Remove what a crash left beside a name on another file system; its mark says in which folder."""
+        place = os.fsdecode(_read(self._stage, mark))
+        name = f".fsjail-{mark.removesuffix('.beside')}"
+        with suppress(OSError, Moved):  # the folder is gone, or has become a link
+            folder = reopen(self._root, place.split("/") if place else [])
+            try:
+                remove_entry(folder, name)
+            finally:
+                os.close(folder)
+        self._unlink(self._stage, mark)
+        return f"removed an unfinished copy in {place or '.'}"
+
     def _recover_one(self, identity: str) -> str:
         """Bring one replacement to its end or its beginning: the inodes tell how far it came."""
         try:
             info = _read(self._info, identity + INFO)
         except FileNotFoundError:
-            remove(self._stage, identity)
+            remove_entry(self._stage, identity)
             return f"removed unfinished new content {identity}"
         try:
             left = os.stat(identity, dir_fd=self._stage, follow_symlinks=False)
         except FileNotFoundError:
             return self._recover_unfinished(identity)
         if f"\nX-Fsjail-Staged={left.st_dev}:{left.st_ino}\n".encode() in info:
-            remove(self._stage, identity)
+            remove_entry(self._stage, identity)
             return self._recover_unfinished(identity)
         try:
             kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
@@ -381,14 +396,3 @@ def _read(folder: int, name: str) -> bytes:
         return os.read(fd, 1 << 16)
     finally:
         os.close(fd)
-
-
-def remove(folder: int, name: str) -> None:
-    """Remove a file or tree inside the trash's own folder."""
-    import shutil  # noqa: PLC0415 - only for a purge or after a crash
-
-    try:
-        os.unlink(name, dir_fd=folder)
-    except (IsADirectoryError, PermissionError):
-        # rmtree works on descriptors with dir_fd, and the folder is ours alone (0700).
-        shutil.rmtree(name, dir_fd=folder)

@@ -23,10 +23,11 @@ from fsjail._trash import TrashStore
 from fsjail._values import NOTHING, Change
 
 if TYPE_CHECKING:
-    from fsjail._names import Request
     from collections.abc import Callable
     from datetime import datetime
     from types import TracebackType
+
+    from fsjail._names import Request
 
     StrPath = str | os.PathLike[str]
 

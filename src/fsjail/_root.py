@@ -281,7 +281,7 @@ class Root:
                 # ELOOP is an answer here: the name was canonical, so somebody has put a link there.
                 if error.errno == errno.ELOOP or not self._falls_back(error):
                     raise
-        parent, leaf = _reopen(self.fd, name.split("/")[:-1]), name.rpartition("/")[2]
+        parent, leaf = reopen(self.fd, name.split("/")[:-1]), name.rpartition("/")[2]
         try:
             return os.open(leaf, DIRECTORY, dir_fd=parent)
         finally:
@@ -412,7 +412,7 @@ class _Stack:
         self.names.pop()
         _close(self._fds.pop())
         if self._fds and self._fds[-1] < 0:
-            self._fds[-1] = _reopen(self._root, self.names)
+            self._fds[-1] = reopen(self._root, self.names)
 
     def reset(self) -> None:
         self.close()
@@ -461,7 +461,7 @@ def _demand_directory(target: Target, request: Request) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
-def _reopen(root: int, names: Sequence[str]) -> int:
+def reopen(root: int, names: Sequence[str]) -> int:
     """Open a directory by canonical components; no link is followed on the way."""
     fd = os.open(".", PATH, dir_fd=root)
     for name in names:

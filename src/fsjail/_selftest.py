@@ -36,9 +36,9 @@ def self_test() -> bool:
         raise OSError(errno.ENOTSUP, "fsjail needs a POSIX system with openat(2); it does not run here")
     links = ("/proc/self", "/dev/fd", "/bin", "/etc/mtab")
     known = next((path for path in links if os.path.islink(path)), None)
-    slash = os.open("/", getattr(os, "OPATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    slash = os.open("/", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if known is not None and hasattr(os, "OPATH"):
+        if known is not None and hasattr(os, "O_PATH"):
             link = os.open(known[1:], PATH, dir_fd=slash)
             try:
                 good = stat_.S_ISLNK(os.fstat(link).st_mode)

@@ -13,6 +13,7 @@ import stat as stat_
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from fsjail._copying import copy_metadata, write_all
 from fsjail._syscalls import RENAME_NOREPLACE, renameat2
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _O_TMPFILE = getattr(os, "O_TMPFILE", 0)
-_CHUNK = 1 << 20
 # The file system has no O_TMPFILE, or an old kernel took it for a directory to be opened.
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
 
@@ -49,35 +49,22 @@ class Staged:
             self.fd = os.open(self._name, flags, 0o666, dir_fd=self._stage)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write all of ``data``; os.write may write less than it is given."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.fd, view) :]
+        """Write all of ``data``."""
+        write_all(self.fd, data)
 
-    def copy_from(self, source: int) -> int:
-        """Append all that a descriptor still has to give.
-
-        Returns:
-            the number of bytes.
-        """
-        total = 0
-        while chunk := os.read(source, _CHUNK):
-            self.write(chunk)
-            total += len(chunk)
-        return total
-
-    def finish(self, like: int | None, *, durable: bool) -> os.stat_result:
+    def finish(self, like: int | None, *, durable: bool, times: bool = False) -> os.stat_result:
         """Take over mode, owner and extended attributes, and sync.
 
         Args:
             like: descriptor of the file whose place this one takes, or None.
             durable: whether to fsync.
+            times: whether to take over the times too, as a copy does.
 
         Returns:
             ``fstat`` of the finished file.
         """
         if like is not None:
-            copy_metadata(like, self.fd)
+            copy_metadata(like, self.fd, times=times)
         if durable:
             os.fsync(self.fd)
         return os.fstat(self.fd)
@@ -137,26 +124,6 @@ def rename_new(src_fd: int, src: str, dst_fd: int, dst: str) -> None:
         else:
             os.link(src, dst, src_dir_fd=src_fd, dst_dir_fd=dst_fd, follow_symlinks=False)
             os.unlink(src, dir_fd=src_fd)
-
-
-def copy_metadata(source: int, target: int) -> None:
-    """Copy owner, mode and extended attributes from one descriptor to another.
-
-    What the caller may not set (a foreign owner, a protected attribute) is left as it is.
-    """
-    old, new = os.fstat(source), os.fstat(target)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with suppress(PermissionError):
-            os.fchown(target, old.st_uid, old.st_gid)
-    if hasattr(os, "listxattr"):
-        with suppress(OSError):
-            for name in os.listxattr(source):
-                with suppress(OSError):
-                    os.setxattr(target, name, os.getxattr(source, name))
-    mode = stat_.S_IMODE(old.st_mode)
-    if os.fstat(target).st_uid != old.st_uid:
-        mode &= ~(stat_.S_ISUID | stat_.S_ISGID)  # a set-id bit must not pass to another owner
-    os.fchmod(target, mode)
 
 
 def sync_folder(folder: int, *, durable: bool) -> None:

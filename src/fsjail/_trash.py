@@ -12,8 +12,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fsjail._across import AcrossDevices, KeptError
+from fsjail._copying import demand_no_mount, remove_entry
 from fsjail._errors import TrashError
-from fsjail._home import Reason, TrashHome, kind_of, remove, same, write_new
+from fsjail._home import NEW, Reason, kind_of, same, write_new
 from fsjail._root import Moved
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
     from fsjail._stage import Staged
     from fsjail._trashinfo import TrashItem
 
+_NO_EXCHANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS}
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
 _NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 __all__ = ["Reason", "TrashStore", "kind_of"]
 
 
-class TrashStore(TrashHome):
+class TrashStore(AcrossDevices):
     """The changes that put something into the trash or take it out."""
 
     def keep(self, target: Target, reason: Reason) -> TrashItem:
@@ -37,14 +40,23 @@ class TrashStore(TrashHome):
 
         Raises:
             Moved: the name holds something else than what was judged; nothing was changed.
-            TrashError: it cannot be kept (another device, a mount point); nothing was removed.
+            TrashError: it cannot be kept (a mount point, a full disk); nothing was removed.
         """
         self.open()
+        if target.kind:
+            demand_no_mount(target.parent, target.leaf)
         with self._lock(fcntl.LOCK_SH):
             item = self.claim(target.st, reason)
             # Crash here: an info file without content; recover removes it.
             try:
-                self._rename_judged(target.parent, target.leaf, self._files, item.id, target.st)
+                try:
+                    self._rename_judged(target.parent, target.leaf, self._files, item.id, target.st)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    self._keep_across(target, item.id)
+            except KeptError:
+                raise
             except BaseException as error:
                 self.unclaim(item.id)
                 raise _kept_nothing(error, reason.path) from None
@@ -63,25 +75,36 @@ class TrashStore(TrashHome):
         """
         self.open()
         with self._lock(fcntl.LOCK_SH):
-            fresh = os.fstat(new.fd)
-            item = self.claim(target.st, reason, staged=fresh)
+            item = self.claim(target.st, reason, staged=os.fstat(new.fd))
             # Crash here: an info file without content; recover removes it.
             try:
-                new.name_as(self._stage, item.id)
-                # Crash here: stage/ID is the new content; recover removes it and the info file.
-                linked = self._link_old(target, item.id)
-                # Crash here: files/ID shares its inode with the live name: "not done yet"; recover
-                # removes files/ID, stage/ID and the info file.
-                self._exchange(item.id, target)
+                if not self._replace_here(target, new, item.id, reason):
+                    self._replace_across(target, new, item.id)
             except BaseException as error:
                 # An interrupt may come behind the exchange: what is where decides, as after a crash.
                 self._recover_one(item.id)
                 raise _kept_nothing(error, reason.path) from None
-            # Crash here: stage/ID is the old content; recover brings it to files/ID.
-            self._settle(item.id, linked=linked, reason=reason)
             # Crash here: complete.
             self._sync(target.parent, self._files)
         return item
+
+    def _replace_here(self, target: Target, new: Staged, identity: str, reason: Reason) -> bool:
+        """The steps on one file system; False, with nothing done, where it is another one."""
+        try:
+            new.name_as(self._stage, identity)
+            # Crash here: stage/ID is the new content; recover removes it and the info file.
+            linked = self._link_old(target, identity)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._unlink(self._stage, identity)
+            return False
+        # Crash here: files/ID shares its inode with the live name: "not done yet"; recover
+        # removes files/ID, stage/ID and the info file.
+        self._exchange(identity, target)
+        # Crash here: stage/ID is the old content; recover brings it to files/ID.
+        self._settle(identity, linked=linked, reason=reason)
+        return True
 
     def swap(self, identity: str, target: Target, reason: Reason) -> TrashItem:
         """Exchange a kept item with what has its place now; that goes to the trash.
@@ -90,17 +113,33 @@ class TrashStore(TrashHome):
             Moved: the name holds something else than what was judged; nothing was changed.
         """
         self.open()
+        if target.kind:
+            demand_no_mount(target.parent, target.leaf)
         with self._lock(fcntl.LOCK_SH):
             other = self.claim(target.st, reason)
             try:
                 renameat2(self._files, identity, target.parent, target.leaf, RENAME_EXCHANGE)
             except BaseException as error:
                 self.unclaim(other.id)
-                raise _kept_nothing(error, reason.path) from None
-            # Crash here: files/ID holds the other content under the first info file: listed, not lost.
-            rename_new(self._files, identity, self._files, other.id)
-            self.unclaim(identity)
-            self._sync(target.parent, self._files)
+                if not isinstance(error, OSError) or error.errno not in {
+                    errno.EXDEV,
+                    errno.EINVAL,
+                    errno.ENOSYS,
+                }:
+                    raise _kept_nothing(error, reason.path) from None
+            else:
+                # Crash here: files/ID holds the other content under the first info file: listed, not lost.
+                rename_new(self._files, identity, self._files, other.id)
+                self.unclaim(identity)
+                self._sync(target.parent, self._files)
+                return other
+        # Another file system, or no exchange: one after the other. Crash between: both in the trash.
+        other = self.keep(target, reason)
+        try:
+            self.give_back(identity, target)
+        except BaseException:
+            self.give_back(other.id, target)
+            raise
         return other
 
     def give_back(self, identity: str, target: Target) -> None:
@@ -111,7 +150,12 @@ class TrashStore(TrashHome):
         """
         self.open()
         with self._lock(fcntl.LOCK_SH):
-            rename_new(self._files, identity, target.parent, target.leaf)
+            try:
+                rename_new(self._files, identity, target.parent, target.leaf)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._give_back_across(identity, target)
             # Crash here: an info file without content; recover removes it.
             self.unclaim(identity)
             self._sync(target.parent, self._files)
@@ -123,7 +167,16 @@ class TrashStore(TrashHome):
             FileExistsError: the destination exists.
             Moved: the source holds something else than what was judged; nothing was changed.
         """
-        self._rename_judged(source.parent, source.leaf, target.parent, target.leaf, source.st)
+        try:
+            self._rename_judged(source.parent, source.leaf, target.parent, target.leaf, source.st)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise _kept_nothing(error, source.name) from None
+            if error.errno != errno.EXDEV:
+                raise
+            self.open()
+            with self._lock(fcntl.LOCK_SH):
+                self._move_across(source, target)
         self._sync(source.parent, target.parent)
 
     def move_onto(self, source: Target, target: Target, reason: Reason) -> TrashItem:
@@ -132,9 +185,8 @@ class TrashStore(TrashHome):
         with self._lock(fcntl.LOCK_EX):
             item = self.claim(target.st, reason)
             mark = f"{item.id}.mark"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                write_new(self._stage, mark, b"", flags)
+                write_new(self._stage, mark, b"", NEW)
                 linked = self._link_old(target, item.id)
                 # Crash here: files/ID shares its inode with the live name: "not done yet"; recover
                 # removes files/ID and the info file, led by the mark.
@@ -217,7 +269,7 @@ class TrashStore(TrashHome):
             os.rename(identity, leaving, src_dir_fd=self._files, dst_dir_fd=self._stage)
             # Crash here: recover ends the removal.
             self.unclaim(identity)
-            remove(self._stage, leaving)
+            remove_entry(self._stage, leaving)
             self._sync(self._files)
 
 
@@ -232,9 +284,6 @@ def _kept_nothing(error: BaseException, path: str) -> BaseException:
     """Say what stands in the way where the plain error would not."""
     if isinstance(error, FileNotFoundError):
         return Moved()
-    if isinstance(error, OSError) and error.errno == errno.EXDEV and not isinstance(error, TrashError):
-        message = "it lies on another file system than the trash; nothing was changed"
-        return TrashError(errno.EXDEV, message, path)
     if isinstance(error, OSError) and error.errno == errno.EBUSY and not isinstance(error, TrashError):
         return TrashError(errno.EBUSY, "it is a mount point or in use; nothing was changed", path)
     return error

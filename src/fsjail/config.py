@@ -14,11 +14,11 @@ import stat
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fsjail import _dirs
 from fsjail._errors import ConfigError
-from fsjail._keys import KEYS, PRESETS, RECORDS, Expect, File, Place
+from fsjail._keys import KEYS, PRESETS, Expect, File, Place
 from fsjail._limits import Limits
 from fsjail._policy import Policy, Rule, Rules
 from fsjail._toml import lines_of
@@ -60,7 +60,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     actor: str | None = None
-    record: str = RECORDS[0]
+    record: Literal["denied+changes", "all"] = "denied+changes"
     required: bool = False
     keep_days: float | None = None
     keep_bytes: int | None = None
@@ -94,7 +94,8 @@ def load(start: str | os.PathLike[str] = ".") -> Settings:
         # An agent that may write "*" must not rewrite its own rules there.
         policy = policy.guarded([("write", f"/{PROJECT_FILE}")])
     sources = [source.name] if source else []
-    record, required = values.get("audit.record", RECORDS[0]), values.get("audit.required", False)
+    record: Literal["denied+changes", "all"] = values.get("audit.record", "denied+changes")
+    required = values.get("audit.required", False)
     tripwires = list(values.get("watch.tripwires", ()))
     for over in _tightening():
         added = over.values()

@@ -146,7 +146,9 @@ def inspect(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> 
 def check(
     ctx: typer.Context,
     operation: Annotated[Operation, typer.Argument(metavar="OPERATION", help="|".join(get_args(Operation)))],
-    path: Annotated[str, typer.Argument(help="Relative to the root, as an agent would say it.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Relative to the root, as an agent would say it.")
+    ],
     *,
     to: Annotated[str | None, typer.Option("--to", metavar="DEST", help="Where a copy or move goes.")] = None,
     root: Root = None,
@@ -161,7 +163,7 @@ def check(
 @app.command()
 def tree(
     ctx: typer.Context,
-    path: Annotated[str, typer.Argument(help="Where to begin, relative to the root.")] = ".",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Where to begin, relative to the root.")] = ".",
     *,
     depth: Annotated[
         int | None, typer.Option("--depth", "-d", metavar="N", min=0, help="How many levels to go down.")

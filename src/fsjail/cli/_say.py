@@ -78,8 +78,7 @@ def emit(document: dict[str, Any]) -> None:
     """
     import json
 
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=True)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
 
 
 def coloured() -> bool:
