@@ -181,7 +181,7 @@ def test_every_answer_is_gits(oracle):
             assert ours == number, (case.lines, path, is_dir)
             asked += 1
             matched += number is not None
-    assert asked >= 0.9 * SETS * PATHS
+    assert asked >= 30_000
     assert matched > asked / 10, "patterns that never match prove nothing"
 
 
@@ -230,7 +230,7 @@ def _index(why: str) -> int:
 
 
 def _differs_by_fold(pattern: Pattern, path: str, is_dir: bool) -> bool:
-    """Whether the folded pattern matches the folded name, or a directory above it, and the exact one does not."""
+    """Whether the folded pattern matches the folded name or a directory above it, the exact one neither."""
     parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         name, folder = "/".join(parts[:depth]), depth < len(parts) or is_dir

@@ -201,9 +201,19 @@ class TrashStore(AcrossDevices):
                         rename_new(self._files, item.id, target.parent, target.leaf)
                 self._recover_unfinished(item.id)
                 self._unlink(self._stage, mark)
-                raise _kept_nothing(error, reason.path) from None
-            self._unlink(self._stage, mark)
-            self._sync(source.parent, target.parent, self._files)
+                if not isinstance(error, OSError) or error.errno != errno.EXDEV:
+                    raise _kept_nothing(error, reason.path) from None
+            else:
+                self._unlink(self._stage, mark)
+                self._sync(source.parent, target.parent, self._files)
+                return item
+        # Another file system: one after the other. Crash between: the old content is in the trash.
+        item = self.keep(target, reason)
+        try:
+            self.move(source, target)
+        except BaseException:
+            self.give_back(item.id, target)
+            raise
         return item
 
     def _rename_judged(

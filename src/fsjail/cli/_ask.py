@@ -54,13 +54,10 @@ def check(root: str | None, operation: str, path: str, to: str | None, *, as_jso
     if as_json:
         _say.emit(decision_document(decision))
     else:
-        sentence = _say.safe(str(decision))
-        where = _say.safe(place(decision.rule))
         paint = _say.painter()
-        _say.say(paint("green" if decision.allowed else "red", "allowed" if decision.allowed else "denied"))
-        _say.say(f"  {sentence}")
-        if where:
-            _say.say(f"  rule: {where}")
+        _say.say(paint("green" if decision.allowed else "red", _say.safe(str(decision))))
+        if decision.rule is not None:
+            _say.say(f"  rule {_say.safe(place(decision.rule))}")
     return 0 if decision.allowed else 1
 
 
