@@ -222,6 +222,8 @@ def names_in(
 def holders_of(text: str, folder: Path) -> list[str]:
     """Name every regular file below a folder whose bytes hold a text; links are not followed."""
     needle, found = text.encode(), []
+    if not folder.is_dir():
+        return []
     for top, _, files, fd in os.fwalk(folder):  # by descriptors: a tree may be deeper than a path is long
         for name in files:
             with contextlib.suppress(PermissionError):

@@ -64,7 +64,7 @@ def project(home, tmp_path, monkeypatch) -> Path:
 
 def call(*args: str, code: int = 0, stdin: str | None = None) -> str:
     """Run a command in this process; give what it printed."""
-    result = CliRunner().invoke(_app.app, args, input=stdin)
+    result = CliRunner().invoke(_app.app, args, input=stdin, prog_name="fsjail")
     assert result.exit_code == code, (result.exit_code, result.output, result.exception)
     if code == 0:
         assert result.stderr == "", result.stderr
@@ -421,9 +421,11 @@ def test_every_command_has_help_and_json(name):
 def test_without_a_command_there_is_help():
     assert call() == call("--help")
     assert all(name.split()[0] in call() for name in commands())
+    assert "..." not in call().partition("Commands:")[2]  # no summary is cut off
 
 
-def test_the_short_cut_to_one_command_changes_nothing(project, capsys):
+def test_the_short_cut_to_one_command_changes_nothing(project, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     for line in (
         "",
         "-h",
@@ -435,7 +437,7 @@ def test_the_short_cut_to_one_command_changes_nothing(project, capsys):
     ):
         assert fsjail.cli.main(line.split()) == 0
         printed = capsys.readouterr().out
-        assert printed == call(*line.split())
+        assert printed.split() == call(*line.split()).split()
         assert "Commands:" in printed or "--json" in printed
 
 
@@ -778,6 +780,17 @@ def test_restore_over_what_is_there(project):
     call("trash", "restore", "src/x", "--overwrite")
     assert (project / "src/x").read_text(encoding="utf-8") == "first"
     assert len(document("trash", "list")["items"]) == 1
+
+
+def test_what_the_owner_does_is_not_the_agents(project):
+    with (project / "fsjail.toml").open("r+", encoding="utf-8") as file:
+        text = file.read()
+        file.seek(0)
+        file.write('actor = "agent-7"\n' + text)
+    with Jail.load(project) as jail:
+        jail.delete("src/deep")
+    call("trash", "restore", "src/deep")
+    assert [event["actor"]["name"] for event in document("log")["events"]] == ["agent-7", "cli"]
 
 
 def test_restore_is_judged(project):

@@ -214,9 +214,8 @@ def test_a_forgotten_file_is_collected(scene):
 
 
 def test_close_gives_back_every_descriptor(scene):
-    with Jail(
-        scene.root, OPEN, state=scene.state, durability="none"
-    ) as warm:  # what a process opens once is no leak
+    # What a process opens once is no leak.
+    with Jail(scene.root, OPEN, state=scene.state, durability="none") as warm:
         warm.write_text("f", "x")
         list(warm.grep("x"))
     _settle()

@@ -211,9 +211,8 @@ def _run(case: dict[str, Any], scene: Scene, args: list[Any]) -> Answer:
         with watchdog():
             error, value = attempt(lambda: CALLS[case["call"]](jail, root, *args))
         kind = outcome(error)
-        if (
-            decision is not None and kind in {"ok", "denied"} and args[0] != "."
-        ):  # "mkdir -p ." asks for nothing
+        # "mkdir -p ." asks for nothing.
+        if decision is not None and kind in {"ok", "denied"} and args[0] != ".":
             assert bool(decision) == (kind == "ok"), f"check says {decision}, the call {kind}"
 
         # The standing invariants.
@@ -280,9 +279,8 @@ def _portable(tree: dict[str, tuple[object, ...]], scene: Scene) -> dict[str, tu
 @pytest.mark.parametrize("case", CALM, ids=lambda case: case["id"])
 def test_path_case(case, tmp_path, monkeypatch):
     nobody = "needs-nonroot" in case.get("tags", [])
-    folder = (
-        Path(tempfile.mkdtemp(dir="/tmp")) if nobody else tmp_path
-    )  # pytest's own folder is closed to others
+    # pytest's own folder is closed to others.
+    folder = Path(tempfile.mkdtemp(dir="/tmp")) if nobody else tmp_path
     folder.chmod(0o755)
     try:
         answers = []

@@ -8,6 +8,7 @@ import pickle
 import random
 import unicodedata
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -141,14 +142,9 @@ def test_a_path_object_will_do_and_bytes_will_not():
 )
 def test_judge_takes_canonical_names_only(name):
     policy = Policy.workspace()
-    assert not policy.judge("read", name, False)
+    assert policy.judge("read", name, False).why == "jail: invalid name"
     assert policy.judge("write", name, True).why == "jail: invalid name"
     assert not policy.may_contain(f"{name}/x" if name != "" else "")
-
-
-# `Verdict` is no truth value by itself; see judge().allowed. Keep the above honest:
-def test_a_verdict_is_read_by_its_field():
-    assert Policy().judge("read", "a", False).allowed
 
 
 def test_a_trailing_slash_never_loosens():
@@ -278,7 +274,7 @@ def test_nothing_below_a_denied_directory():
 
 
 def test_listing():
-    policy = Policy(Rules(allow=["src/*.py", "!src/x/", "docs/"], deny=["docs/private/"]))
+    policy = Policy(Rules(allow=["src/*.py", "!src/x/", "/docs/"], deny=["docs/private/"]))
     why = {
         path: policy.check("list", path).why for path in (".", "src", "src/x", "lib", "docs", "docs/private")
     }
@@ -309,18 +305,29 @@ def test_nothing_is_open_below_while_the_built_in_rules_hold_everywhere():
 
 # ── presets ────────────────────────────────────────────────────────────────────────────────────
 
-HIDDEN = """.env .env.local a/.env server.pem tls.key id_rsa id_rsa.bak id_ed25519 .ssh/config .ssh/id_rsa.pub .aws/credentials
-.netrc .npmrc .pypirc x.p12 x.pfx x.jks x.keystore x.kdbx .git-credentials .docker/config.json .kube/config .gnupg/x
-credentials.json service-account-prod.json .htpasswd .pgpass .my.cnf terraform.tfstate terraform.tfstate.backup secrets.yaml
-secrets.yml .vault-token .config/gcloud/x home/.config/gcloud/x home/.docker/config.json .ENV Server.PEM"""
-SHOWN = """.env.example .env.sample .env.template .env.dist secrets.py key.py keys.py keyboard.md env.py secret.md id_rsa.pub
-id_ed25519.pub credentials.py config.json docker/config.json environment .envoy README.md package.json settings.xml pem.py
-password.py token.ts auth/secrets.go tests/test_secrets.py keystore.java aws/main.tf .config/app.toml .github/workflows/ci.yml
-.git/config .vscode/settings.json .gitignore monkey.key.md"""
-FROZEN = """.git .git/config sub/.git/hooks/x .hg/hgrc .svn/x .gitmodules .envrc .vscode/tasks.json .idea/x .claude/settings.json
-.mcp.json .github/workflows/ci.yml .bashrc .zshrc .profile .husky/pre-commit .pre-commit-config.yaml .GIT/config"""
-WRITABLE = """.gitignore .gitattributes .github/ISSUE_TEMPLATE.md src/a.py Makefile AGENTS.md CLAUDE.md setup.py package.json git/x
-model.pth .editorconfig README.md profile bashrc"""
+HIDDEN = """
+.env .env.local a/.env server.pem tls.key id_rsa id_rsa.bak id_ed25519 .ssh/config .ssh/id_rsa.pub
+.aws/credentials .netrc .npmrc .pypirc x.p12 x.pfx x.jks x.keystore x.kdbx .git-credentials
+.docker/config.json .kube/config .gnupg/x credentials.json service-account-prod.json .htpasswd
+.pgpass .my.cnf terraform.tfstate terraform.tfstate.backup secrets.yaml secrets.yml .vault-token
+.config/gcloud/x home/.config/gcloud/x home/.docker/config.json .ENV Server.PEM
+"""
+SHOWN = """
+.env.example .env.sample .env.template .env.dist secrets.py key.py keys.py keyboard.md env.py
+secret.md id_rsa.pub id_ed25519.pub credentials.py config.json docker/config.json environment .envoy
+README.md package.json settings.xml pem.py password.py token.ts auth/secrets.go
+tests/test_secrets.py keystore.java aws/main.tf .config/app.toml .github/workflows/ci.yml
+.git/config .vscode/settings.json .gitignore monkey.key.md
+"""
+FROZEN = """
+.git .git/config sub/.git/hooks/x .hg/hgrc .svn/x .gitmodules .envrc .vscode/tasks.json .idea/x
+.claude/settings.json .mcp.json .github/workflows/ci.yml .bashrc .zshrc .profile .husky/pre-commit
+.pre-commit-config.yaml .GIT/config
+"""
+WRITABLE = """
+.gitignore .gitattributes .github/ISSUE_TEMPLATE.md src/a.py Makefile AGENTS.md CLAUDE.md setup.py
+package.json git/x model.pth .editorconfig README.md profile bashrc
+"""
 
 
 def test_presets_hide_secrets_and_freeze_what_runs():
@@ -354,7 +361,7 @@ def test_an_exception_of_a_preset_opens_nothing_else():
 def test_presets_by_name():
     assert Policy(presets=["vcs", "vcs"]).presets == ("vcs",)
     assert Policy(presets=()).check("read", ".env")
-    with pytest.raises(ConfigError, match="'sercets'.*secrets, vcs, toolchain"):
+    with pytest.raises(ConfigError, match=r"'sercets'.*secrets, vcs, toolchain"):
         Policy(presets=["sercets"])
     with pytest.raises(TypeError, match="one string"):
         Policy(presets="secrets")
@@ -381,9 +388,12 @@ def test_guards_are_built_in():
         Policy().guarded([("read", "[")])
 
 
+SITE = "/etc/xdg/fsjail/site.toml"
+
+
 def test_tightened_lists_keep_to_themselves():
     mine = Policy(Rules(deny=["*.key", "!public.key"]), Rules(allow=["*"]), presets=["vcs"])
-    site = Policy(Rules(deny=[Rule("!a.key", "/etc/xdg/fsjail/site.toml", 2), Rule("*.db", "/etc/xdg/fsjail/site.toml", 3)]),
+    site = Policy(Rules(deny=[Rule("!a.key", SITE, 2), Rule("*.db", SITE, 3)]),
                   Rules(deny=["x"]), presets=["secrets"])  # fmt: skip
     both = mine.tightened(site)
     assert both.presets == ("vcs", "secrets")
@@ -397,8 +407,8 @@ def test_tightened_lists_keep_to_themselves():
 
 
 def test_tightened_allow_lists_must_both_allow():
-    both = Policy(Rules(allow=["a/", "b/"]), presets=()).tightened(
-        Policy(Rules(allow=["b/", "c/", "!b/x"]), presets=())
+    both = Policy(Rules(allow=["/a/", "/b/"]), presets=()).tightened(
+        Policy(Rules(allow=["/b/", "/c/", "!b/x"]), presets=())
     )
     why = {path: both.check("read", path).why for path in ("a/x", "b/y", "c/x", "b/x")}
     assert why == {
@@ -476,10 +486,9 @@ def test_a_pathspec_spec_is_a_list():
 
 def test_a_spec_without_gitignore_text_is_an_error():
     pattern = pytest.importorskip("pathspec.pattern")
-    pathspec = pytest.importorskip("pathspec")
     for patterns in ([pattern.RegexPattern("^a$")], [object()]):
         with pytest.raises(ConfigError, match="no gitignore text"):
-            Rules(deny=pathspec.PathSpec(patterns, backend="simple"))
+            Rules(deny=SimpleNamespace(patterns=patterns))
 
 
 def test_our_patterns_in_pathspec():
@@ -631,7 +640,7 @@ def test_a_policy_is_a_value():
         del policy.read
     rules = Rules(allow=["a"], deny=["b"])
     assert pickle.loads(pickle.dumps(rules)) == rules
-    assert eval(repr(rules).replace("Rules(", "_again(")) == rules  # noqa: S307
+    assert eval(repr(rules).replace("Rules(", "_again(")) == rules
 
 
 def _again(allow, deny):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from fsjail._audit import AuditLog
+from fsjail._audit import AuditLog, Event
 from fsjail._changes import Changes, into_itself
 from fsjail._dirs import state_folder
 from fsjail._errors import AccessDenied, InvalidName, TrashError
@@ -23,7 +24,7 @@ from fsjail._trash import TrashStore
 from fsjail._values import NOTHING, Change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from types import TracebackType
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     StrPath = str | os.PathLike[str]
 
 T = TypeVar("T")
+
+# Which tool of the agent is at work, for the log; a context variable, so that threads and tasks differ.
+_CALLER: ContextVar[tuple[str | None, str | None]] = ContextVar("fsjail_caller", default=(None, None))
 
 _ATTEMPTS = 64  # how often a name may change between judging and using it before we give up
 
@@ -153,6 +157,20 @@ class Jail(Reads, Changes):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root.real!r}, {self.policy!r})"
 
+    @contextmanager
+    def acting(self, tool: str, call_id: str | None = None) -> Iterator[None]:
+        """Name the agent's tool, and its id of the call, in the records made inside the ``with`` block."""
+        token = _CALLER.set((tool, call_id))
+        try:
+            yield
+        finally:
+            _CALLER.reset(token)
+
+    def record(self, op: str, path: str, **fields: Any) -> Event | None:
+        """Append to the log, with the tool that is at work; the fields are those of ``AuditLog.record``."""
+        tool, call_id = _CALLER.get()
+        return self.audit.record(op, path, tool=tool, call_id=call_id, **fields)
+
     # ── the one function ───────────────────────────────────────────────────────────────────────
 
     def _mediate(
@@ -242,19 +260,21 @@ class Jail(Reads, Changes):
         self, op: str, asked: str, to: StrPath | None, rule: str, error: AccessDenied | InvalidName
     ) -> AccessDenied | InvalidName:
         """Record a refusal, and give the error its decision."""
-        decision = None
-        if isinstance(error, AccessDenied):
+        decision, why = None, "jail: invalid name"
+        if isinstance(error, InvalidName):
+            why = error.why
+        else:
             decision = error.decision
             if decision is None:  # from the resolver, which knows of no rules
                 error = jail_refusal(self.policy, rule, str(error.filename or asked), "jail: outside")
                 decision = error.decision
-        self.audit.record(
+        self.record(
             op,
             asked,
             to=None if to is None else os.fspath(to),
             decision="deny",
-            why=error.why if isinstance(error, InvalidName) else decision.why if decision else "",
-            rule=decision.rule if decision else None,
+            why=why if decision is None else decision.why,
+            rule=None if decision is None else decision.rule,
             errno=error.errno,
         )
         return error
@@ -264,7 +284,7 @@ class Jail(Reads, Changes):
             if result.seq == NOTHING:
                 return replace(result, seq=None)
             verdict = self.policy.judge("write", result.to or result.path, None)  # what let it be changed
-            event = self.audit.record(
+            event = self.record(
                 op,
                 result.path,
                 to=result.to,
@@ -277,7 +297,7 @@ class Jail(Reads, Changes):
             )
             return replace(result, seq=None if event is None else event.seq)
         if self.audit.wants_reads:
-            self.audit.record(op, asked, decision="allow", why="allowed", extra=extra)
+            self.record(op, asked, decision="allow", why="allowed", extra=extra)
         return result
 
     # ── ask ────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fsjail._errors import AccessDenied, OutOfBounds
+from fsjail._names import lexical, split
 from fsjail._policy import Verdict
 
 if TYPE_CHECKING:
@@ -131,6 +132,15 @@ class Judge:
             if (st.st_dev, st.st_ino) not in own:
                 return
         raise self.refuse(op, request.asked, Verdict(allowed=False, why="builtin", rule=None))
+
+    def old_name(self, name: str, kind: str) -> None:
+        """Refuse to bring back what may not be read at the name that it had."""
+        plain, _ = lexical((), split(name))
+        if plain is None:
+            raise jail_refusal(self.policy, "read", name, "jail: outside")
+        verdict = self.policy.judge("read", plain, {"file": False, "directory": True}.get(kind))
+        if not verdict.allowed:
+            raise self.refuse("read", plain, verdict)
 
     def _denied(self, op: str, name: str) -> None:
         verdict = self.policy.judge("read", name, True)

@@ -71,8 +71,13 @@ class Trash:
             raise TrashError(errno.EINVAL, "the item's info file is damaged; name a place with to=", identity)
 
         def act(target: Target) -> Change:
+            # Judged like a move: what was kept under a looser policy must not come back readable.
+            if item.path:
+                jail._judge.old_name(item.path, item.kind)
             if item.kind == "directory":
                 jail._judge.tree("write", store.names_below(identity), {0: target.name}, target.name)
+                if item.path:
+                    jail._judge.tree("read", store.names_below(identity), {0: item.path}, target.name)
             reason = Reason(target.name, "replaced", jail.actor)
             try:
                 if target.st is None:
@@ -129,7 +134,7 @@ class Trash:
         if not dry_run:
             for item in gone:
                 self._store.purge(item.id)
-                self._jail.audit.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
+                self._jail.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
         return gone
 
     def recover(self) -> list[str]:

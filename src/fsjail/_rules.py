@@ -91,10 +91,6 @@ class RuleList(NamedTuple):
     rules: tuple[Rule, ...]
     patterns: tuple[Pattern | None, ...]
 
-    def wide(self, pattern: Pattern) -> bool:
-        """Whether this pattern makes answers stricter."""
-        return pattern.negative is self.allow
-
     def verdict(self, index: int) -> Verdict:
         """What it means that this rule is the last that matches."""
         pattern, rule = self.patterns[index], self.rules[index]

@@ -301,9 +301,12 @@ def _hits(block: bytes, path: str, number: int, search: Search) -> Generator[Hit
             number += block.count(b"\n", counted, begin)
             counted = begin
             text = line.decode("utf-8", "replace")
-            if len(text) > _LINE:
-                text = text[:_LINE] + "…"
-            yield Hit(path, number, len(line[: inside[0]].decode("utf-8", "replace")) + 1, text)
+            column = len(line[: inside[0]].decode("utf-8", "replace")) + 1
+            if len(text) > _LINE:  # show the part around the match
+                first = max(0, min(column - 1 - _LINE // 4, len(text) - _LINE))
+                cut = text[first : first + _LINE]
+                text = ("…" if first else "") + cut + ("…" if first + _LINE < len(text) else "")
+            yield Hit(path, number, column, text)
         at = end + 1
     return number + block.count(b"\n", counted)
 

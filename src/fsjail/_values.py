@@ -38,7 +38,7 @@ class Hit:
         path: the file, relative to the root.
         line: number of the line, from 1.
         column: number of the character in the line where the match begins, from 1.
-        text: the line without its end; a very long one is cut, with "…" at its end.
+        text: the line without its end; of a long one the part around the match, "…" where it is cut.
     """
 
     path: str

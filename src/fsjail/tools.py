@@ -10,8 +10,9 @@ the program itself (a ``TypeError``, say) is raised.
 from __future__ import annotations
 
 import json
+from functools import wraps
 from itertools import islice
-from typing import IO, TYPE_CHECKING, get_type_hints
+from typing import IO, TYPE_CHECKING, Any, get_type_hints
 
 from fsjail._errors import AccessDenied, JailError, LimitExceeded
 
@@ -47,7 +48,8 @@ def file_tools(jail: Jail, include: Iterable[str] | None = None) -> list[Callabl
     Raises:
         ValueError: ``include`` holds an unknown name; the message lists the known ones.
     """
-    tools = {tool.__name__: tool for make in (_readers, _writers, _movers) for tool in make(jail)}
+    makers = (_readers, _writers, _movers)
+    tools = {tool.__name__: _acting(jail, tool) for make in makers for tool in make(jail)}
     for tool in tools.values():
         # Real types instead of strings: some schema makers read __annotations__ as they are.
         tool.__annotations__ = get_type_hints(tool)
@@ -59,6 +61,17 @@ def file_tools(jail: Jail, include: Iterable[str] | None = None) -> list[Callabl
         message = f"unknown tool: {', '.join(unknown)}; known: {', '.join(tools)}"
         raise ValueError(message)
     return [tool for name, tool in tools.items() if name in wanted]
+
+
+def _acting(jail: Jail, tool: Callable[..., str]) -> Callable[..., str]:
+    """Put the tool's name into what the jail logs of its calls."""
+
+    @wraps(tool)
+    def named(*args: Any, **kwargs: Any) -> str:
+        with jail.acting(tool.__name__):
+            return tool(*args, **kwargs)
+
+    return named
 
 
 def _readers(jail: Jail) -> list[Callable[..., str]]:

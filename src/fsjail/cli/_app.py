@@ -79,7 +79,7 @@ _STYLE: Any = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 app = typer.Typer(name="fsjail", **_STYLE)
-trash = typer.Typer(name="trash", help="What was deleted or overwritten, and can be brought back.", **_STYLE)
+trash = typer.Typer(name="trash", **_STYLE)
 app.add_typer(trash)
 
 
@@ -128,7 +128,7 @@ def init(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Write a first fsjail.toml, with comments, and tell what the agent may now do."""
+    """Write a first fsjail.toml. Tells what an agent may do from then on."""
     from fsjail.cli._init import init as work
 
     raise typer.Exit(work(_root_of(ctx, root), preset, write or [], force=force, as_json=as_json))
@@ -136,7 +136,7 @@ def init(
 
 @app.command()
 def inspect(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> None:
-    """Show what an agent sees: root, rules, counts, trash, last refusals, this machine."""
+    """Show what an agent sees. Root, rules, counts, trash, last refusals, this machine."""
     from fsjail.cli._look import inspect as work
 
     raise typer.Exit(work(_root_of(ctx, root), as_json=as_json))
@@ -154,7 +154,7 @@ def check(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Ask whether an operation would be allowed, and by which rule; nothing is done or logged."""
+    """Ask whether an operation would be allowed. Names the rule; nothing is done or logged."""
     from fsjail.cli._ask import check as work
 
     raise typer.Exit(work(_root_of(ctx, root), operation, path, to, as_json=as_json))
@@ -171,7 +171,7 @@ def tree(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """List all names with what an agent may do: rw, r- (read), x- (pass through), -- (hidden)."""
+    """Mark what an agent may do with each name. rw, r- (read), x- (pass through), -- (hidden)."""
     from fsjail.cli._look import tree as work
 
     raise typer.Exit(work(_root_of(ctx, root), path, depth, as_json=as_json))
@@ -199,6 +199,13 @@ def log(
     if verify:
         raise typer.Exit(prove(where, as_json=as_json))
     raise typer.Exit(work(where, denied=denied, since=since, actor=actor, limit=limit, as_json=as_json))
+
+
+@trash.callback(invoke_without_command=True)
+def _trash(ctx: typer.Context) -> None:
+    """What was deleted or overwritten, and can be brought back."""
+    if ctx.invoked_subcommand is None:
+        _say.say(ctx.get_help())
 
 
 @trash.command("list")
@@ -258,7 +265,7 @@ def undo(
     root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Take back the last change, or all changes of an agent or since a time; itself undoable."""
+    """Take back changes. The last one, or all of an agent or since a time; can be taken back itself."""
     from fsjail.cli._keep import undo as work
 
     raise typer.Exit(work(_root_of(ctx, root), actor, since, as_json=as_json))
@@ -266,7 +273,7 @@ def undo(
 
 @app.command()
 def doctor(ctx: typer.Context, *, root: Root = None, as_json: Json = False) -> None:
-    """Prove what works on this machine and in this root, and that what the file expects holds."""
+    """Prove what works here. Probes machine and root, and tries what the file expects."""
     from fsjail.cli._doctor import doctor as work
 
     raise typer.Exit(work(_root_of(ctx, root), as_json=as_json))

@@ -178,10 +178,10 @@ def undo(root: str | None, actor: str | None, since: str | None, *, as_json: boo
     if as_json:
         _say.emit({"changes": [_change_document(change) for change in changes]})
         return 0
+    _say.say(f"Undone by {_say.number(len(changes), 'change')}:")
     for change in changes:
         to = "" if change.to is None else f" -> {_say.safe(change.to)}"
-        _say.say(f"{change.op:<8} {_say.safe(change.path)}{to}")
-    _say.say(f"Took back by {_say.number(len(changes), 'change')}.")
+        _say.say(f"  {change.op:<8} {_say.safe(change.path)}{to}")
     return 0
 
 

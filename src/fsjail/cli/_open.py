@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fsjail._jail import Jail
     from fsjail.config import Settings
 
+ACTOR = "cli"
 _AGO = re.compile(r"(\d+)\s*(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -33,7 +34,8 @@ def jail_at(root: str | None) -> Jail:
     """
     from fsjail._jail import Jail
 
-    return Jail.load(folder_at(root))
+    # Not the actor of the configuration: what the owner restores must not count as the agent's.
+    return Jail.load(folder_at(root), actor=ACTOR)
 
 
 def settings_at(root: str | None) -> Settings:

@@ -108,7 +108,7 @@ def of_folder(folder: str) -> list[Ability]:
             "nothing leads out",
             _escapes,
             folder,
-            "..., absolute names and links out were refused",
+            "../, absolute names and links out were refused",
             needed=True,
         ),
     ]
