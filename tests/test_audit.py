@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import gc
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from fsjail import _audit, _dirs
+from fsjail import _audit, _chain, _dirs, _logfiles, _redact
 from fsjail._audit import AuditLog, Event, Verification
 
 WRITER = """
@@ -242,6 +243,21 @@ def test_secrets_on_the_command_line_are_not_logged(folder, monkeypatch):
     assert "https://[redacted]@host/path" in text
 
 
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["--password", "--verbose"], ["--password", "--verbose"]),
+        (["--user", "plain"], ["--user", "plain"]),
+        (["--author", "ann"], ["--author", "ann"]),
+        (["deadbeef" * 4], ["[redacted]"]),
+        (["a-long-name-in-words-and-nothing-random"], ["a-long-name-in-words-and-nothing-random"]),
+    ],
+)
+def test_only_what_looks_secret_is_redacted(monkeypatch, argv, shown):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert _redact.argv() == shown
+
+
 # Reading
 
 
@@ -326,15 +342,39 @@ def test_reading_while_others_write_and_rotate_sees_whole_chains(folder):
 
 def test_a_reader_that_comes_before_the_first_writer_sees_a_whole_chain(folder, monkeypatch):
     os.makedirs(folder)
-    add = _audit._Snapshot._add
+    add = _logfiles.Snapshot._add
 
     def beaten(self, name, at):
         add(self, name, at)
         monkeypatch.undo()
         fill(folder, 3)  # between the look at the log and the look at the head
 
-    monkeypatch.setattr(_audit._Snapshot, "_add", beaten)
+    monkeypatch.setattr(_logfiles.Snapshot, "_add", beaten)
     assert verify(folder) == Verification(ok=True, records=3, problems=())
+
+
+def test_a_reader_that_is_always_beaten_says_so_and_calls_nothing_in_order(folder, monkeypatch):
+    os.makedirs(folder)
+    lock = Path(folder, "lock")
+    take = _logfiles.Snapshot._take
+
+    def beaten(self) -> bool:
+        lock.unlink(missing_ok=True)
+        return take(self)
+
+    def made_late(self, name, at) -> None:
+        lock.touch()
+
+    monkeypatch.setattr(_logfiles.Snapshot, "_take", beaten)
+    monkeypatch.setattr(_logfiles.Snapshot, "_add", made_late)
+    with pytest.raises(OSError, match="lock keeps coming and going"):
+        verify(folder)
+
+
+def test_a_file_that_shrinks_under_a_reader_ends_its_lines(tmp_path):
+    (tmp_path / "log").write_bytes(b"one\ntw")
+    with open(tmp_path / "log", "rb") as file:
+        assert list(_logfiles.read_lines(file.fileno(), 1000)) == [b"one", b"tw"]
 
 
 def test_a_log_without_its_lock_can_be_read(folder):
@@ -379,6 +419,20 @@ def test_a_forked_child_goes_on_with_the_same_log(folder):
     assert len(events) == 1 + 2 + 400
     assert {event.actor["pid"] for event in events if event.path.startswith("child")} == {child}
     assert sum(event.path == "flood" for event in events) == 2  # the count is the parent's alone
+
+
+def test_after_a_fork_nothing_is_shared(folder):
+    with AuditLog(folder) as log:
+        change(log, "before")
+        deny(log, "flood")
+        deny(log, "flood")
+        lock = log._lock
+        _audit._forked()  # as the child runs it
+        assert log._lock is not lock
+        assert log._chain._lock == -1
+        change(log, "after")
+        assert [event.path for event in log.events()] == ["before", "flood", "after"]
+        assert log.verify()
 
 
 def test_a_signal_handler_that_logs_does_not_deadlock(folder, monkeypatch):
@@ -476,6 +530,16 @@ def test_a_torn_record_is_reported_and_repaired(folder, left):
         assert found.ok
         assert found.problems[0].startswith("audit.jsonl, line 4: a torn record of ")
         assert [event.op for event in log.events()] == ["write"] * 3 + ["repair", "write", "write"]
+
+
+def test_a_torn_end_longer_than_one_look_is_repaired(folder):
+    fill(folder, 3)
+    with open(os.path.join(folder, "audit.jsonl"), "ab") as file:
+        file.write(b"x" * 200_000)
+    fill(folder, 1)
+    found = verify(folder)
+    assert found.ok
+    assert found.problems == ("audit.jsonl, line 4: a torn record of 200000 bytes, repaired by seq 4",)
 
 
 def test_a_record_that_lacks_only_its_newline_counts(folder):
@@ -657,6 +721,25 @@ def test_a_forgery_under_an_open_log_is_found(folder):
         assert "seq 5 to 5 are missing before it" in log.verify().problems[0]
 
 
+def test_a_chain_with_an_invented_beginning_is_found(folder):
+    fill(folder, 1)
+    (line,) = lines(folder)
+    found = json.loads(line)
+    bare = line.rstrip(b"\n").replace(f',"hash":"{found["hash"]}"'.encode(), b"")
+    bare = bare.replace(b"0" * 64, b"1" * 64)
+    digest = hashlib.sha256(b"1" * 64 + bare).hexdigest()
+    put(folder, [bare[:-1] + f',"hash":"{digest}"}}\n'.encode()])
+    assert verify(folder).problems[0] == "audit.jsonl, line 1, seq 1: does not begin the chain"
+
+
+def test_many_problems_are_not_all_told(folder):
+    fill(folder, 1)
+    put(folder, [*lines(folder), *[b"rubbish\n"] * 200])
+    found = verify(folder)
+    assert not found
+    assert len(found.problems) == 50
+
+
 def test_the_last_record_replaced_in_place_is_found(folder):
     fill(folder, 4)
     *rest, last = lines(folder)
@@ -741,6 +824,20 @@ def test_a_rotated_file_that_was_removed_is_found(folder, number):
     fill(folder, 40, max_bytes=3000, keep=3)
     os.unlink(os.path.join(folder, f"audit.{number}.jsonl"))
     assert "are missing before it" in verify(folder).problems[0]
+
+
+def test_emptied_files_do_not_hide_where_the_chain_ended(folder):
+    fill(folder, 40, max_bytes=3000, keep=3)
+    last = json.loads(lines(folder, "audit.2.jsonl")[-1])
+    for name in ("audit.jsonl", "audit.1.jsonl"):
+        put(folder, [], name)
+    os.unlink(os.path.join(folder, "head"))
+    fill(folder, 1)
+    repair, after = map(json.loads, lines(folder))
+    assert (repair["op"], repair["why"]) == ("repair", "audit: head missing")
+    assert (repair["seq"], repair["prev"]) == (last["seq"] + 1, last["hash"])
+    assert after["seq"] == repair["seq"] + 1
+    assert "the head was missing here" in verify(folder).problems[0]
 
 
 def test_a_rotated_file_that_is_a_link_is_not_read(folder, tmp_path):
@@ -857,11 +954,21 @@ def test_a_removed_folder_is_made_anew(folder):
         assert log.verify()
 
 
+def test_a_lock_that_keeps_vanishing_is_a_problem(folder, monkeypatch):
+    def vanishing(fd: int) -> None:
+        os.unlink(os.path.join(folder, "lock"))
+
+    monkeypatch.setattr(_chain, "take_lock", vanishing)
+    with AuditLog(folder) as log:
+        assert change(log, "a") is None
+        assert log.problem == "the audit log cannot be written: the lock file keeps vanishing"
+
+
 def test_a_lock_that_is_never_given_up_is_a_problem(folder, monkeypatch):
-    monkeypatch.setattr(_audit, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(_logfiles, "_LOCK_SECONDS", 0.05)
     fill(folder, 1)
     with AuditLog(folder) as log, open(os.path.join(folder, "lock"), "rb") as held:
-        _audit._flock(held.fileno(), _audit.fcntl.LOCK_EX)
+        _logfiles.take_lock(held.fileno())
         assert change(log, "a") is None
         assert log.problem == "the audit log cannot be written: another process does not give up the lock"
         with pytest.raises(OSError, match="lock"):
@@ -965,11 +1072,40 @@ def test_a_state_folder_is_readable_and_belongs_to_the_real_root(tmp_path):
     assert _dirs.state_folder(os.fsdecode(b"/srv/\xff")).name.startswith("_-")
 
 
+@pytest.mark.parametrize("module", [_logfiles, _audit], ids=["files", "log"])
+def test_where_there_is_no_fcntl_and_no_fork_the_import_works(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delattr(os, "register_at_fork")
+    spec = importlib.util.spec_from_file_location("elsewhere", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    elsewhere = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)
+    spec.loader.exec_module(elsewhere)
+    assert getattr(elsewhere, "fcntl", None) is None
+
+
 def test_importing_pays_for_nothing_heavy():
-    code = (
-        "import sys, fsjail._audit, fsjail._dirs;"
-        "print({'platformdirs', 'logging', 'tempfile', 'datetime'} & set(sys.modules))"
-    )
+    """By themselves, without what the package's other parts import."""
+    heavy = {
+        "base64",
+        "datetime",
+        "fsjail._verify",
+        "hmac",
+        "logging",
+        "platformdirs",
+        "random",
+        "secrets",
+        "tempfile",
+    }
+    code = f"""
+import sys, types
+package = types.ModuleType("fsjail")
+package.__path__ = [{os.path.dirname(_audit.__file__)!r}]
+sys.modules["fsjail"] = package
+import fsjail._audit, fsjail._dirs
+print({heavy!r} & set(sys.modules))
+"""
     run = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -156,7 +156,7 @@ def _load(lines: list[str]) -> tuple[list[Pattern | None], dict[int, str]]:
 
 
 def _read_anew(lines: list[str]) -> bool:
-    """Whether git before 2.53 reads a rule otherwise: which git is installed must not matter here."""
+    """Whether git before 2.52 reads a rule otherwise: which git is installed must not matter here."""
     return any(re.match(r"!?/?[^*?[\\]*[^*?[\\/]\*\*+(\\?/| *$)", line) and "/" in line for line in lines)
 
 

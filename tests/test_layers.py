@@ -20,12 +20,13 @@ PACKAGE = Path(fsjail.__file__).parent
 # leaf needs of another leaf, the facade hands it.
 ROWS: tuple[tuple[str, set[str]], ...] = (
     ("L0", {"_errors"}),
-    ("L0 values", {"_decision", "_presets", "_trashinfo", "_values"}),
-    ("L0 pure parts, system calls", {"_edit", "_names", "_syscalls", "_toml", "_wildmatch"}),
-    ("L0 parts of a leaf", {"_gitignore", "_selftest"}),
-    ("L0 parts of a leaf", {"_answers", "_rules", "pathspec"}),
+    ("L0 values", {"_decision", "_presets", "_record", "_trashinfo", "_values"}),
+    ("L0 pure parts, system calls", {"_edit", "_names", "_redact", "_syscalls", "_toml", "_wildmatch"}),
+    ("L0 parts of a leaf", {"_gitignore", "_logfiles", "_selftest"}),
+    ("L0 parts of a leaf", {"_answers", "_chain", "_copying", "_rules", "_verify", "pathspec"}),
     ("L1 leaves", {"_audit", "_dirs", "_keys", "_limits", "_policy", "_root", "_stage", "_streams"}),
     ("L2 on descriptors", {"_home"}),
+    ("L2 on descriptors", {"_across"}),
     ("L2 on descriptors", {"_trash"}),
     ("L3 parts of the facade", {"_content", "_door", "_judge", "_recover", "_search"}),
     ("L3 its operations", {"_changes", "_reads"}),
@@ -52,10 +53,12 @@ CHANGES = {
     "_root": "turns names into descriptors",
     "_selftest": "proves the primitives, on names of the system",
     "_stage": "new content, before it has its name",
-    "_content": "copies trees, from descriptor to descriptor",
+    "_copying": "copies and removes trees, from descriptor to descriptor",
+    "_across": "hides what it copies until it is whole",
     "_home": "the trash's own folder",
     "_trash": "moves in and out of it",
-    "_audit": "its own files",
+    "_logfiles": "opens the log's own files",
+    "_chain": "makes the log's folder, writes and rotates its files",
     "config": "reads configuration files, once, at the start",
     "cli/_init": "writes the first fsjail.toml, asked by a person",
     "cli/_probes": "tries what this machine can enforce, in a folder of its own",
@@ -87,7 +90,7 @@ CHANGING = {
     "utime",
 }
 # Who may list a folder: by a descriptor, but for the last, which shows a person what an agent cannot see.
-LISTS = {"_root", "_home", "_trash", "_audit", "_content", "_judge", "_search", "_jail", "cli/_survey"}
+LISTS = {"_root", "_home", "_copying", "_logfiles", "_judge", "_search", "_jail", "cli/_survey"}
 LISTING = {"fwalk", "listdir", "scandir", "walk"}
 # Who may ask the file system about a name by path: it may mean something else a moment later.
 BY_PATH = {

@@ -216,7 +216,7 @@ def test_a_name_of_lone_surrogates_is_the_name_of_its_bytes():
 
 
 def test_both_readings_of_stars_behind_a_literal_are_denied():
-    """git before 2.53 reads ``a**/b`` as ``a``, then any directories, then ``b``."""
+    """git before 2.52 reads ``a**/b`` as ``a``, then any directories, then ``b``."""
     deny = policy_of({"read": {"deny": ["/ab**/c", "/é**"]}}, presets=())
     for name in ("abc", "abx/c", "abx/y/c", "ABX/Y/C", "éx/y"):
         assert not deny.judge("read", name, False).allowed, name
@@ -540,7 +540,8 @@ def test_a_decision_is_a_truth_and_a_sentence():
         "what no rule denies can be read."
     )
     assert str(policy.check("write", "x")) == (
-        "write 'x' is denied: no rule covers it (write.allow: no rule); writing is allowed in: src/, notes/*.md."
+        "write 'x' is denied: no rule covers it (write.allow: no rule); "
+        "writing is allowed in: src/, notes/*.md."
     )
     assert str(policy.check("write", "src/x")) == (
         "write 'src/x' is allowed (write.allow[0]), by the rule 'src/' of write.allow."

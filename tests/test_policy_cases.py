@@ -66,8 +66,8 @@ ACTS: dict[str, Callable[[Jail, str, str | None], object]] = {
     "edit": lambda jail, path, _: jail.edit(path, "x", "y"),
     "mkdir": lambda jail, path, _: jail.mkdir(path),
     "delete": lambda jail, path, _: jail.delete(path),
-    "copy": lambda jail, path, to: jail.copy(path, to or ""),
-    "move": lambda jail, path, to: jail.move(path, to or ""),
+    "copy": lambda jail, path, to: jail.copy(path, to or "", overwrite=True),
+    "move": lambda jail, path, to: jail.move(path, to or "", overwrite=True),
 }
 
 
@@ -108,7 +108,8 @@ def test_policy_case(case, base, tmp_path, resolver):
                 assert caught.value.decision.why == decision.why
             assert photograph(root) == before, "a refused operation changed something"
             [event] = jail.audit.events(denied=True)
-            assert event.why == decision.why
+            assert event.why == decision.why, "the log does not say why"
+            assert (event.rule is None) == (decision.rule is None), "the log does not name the rule"
             return
         result = act(jail, name_of(case), case.get("dest"))
         if case["op"] in LOOKING:

@@ -274,6 +274,10 @@ def _grep(jail: Jail, stage: Any, number: int) -> object:
     return list(jail.grep("public", stage.d if number % 2 else "."))
 
 
+def _grep_file(jail: Jail, stage: Any, number: int) -> object:
+    return list(jail.grep("public", stage.x if number % 2 else "."))
+
+
 OPERATIONS: dict[str, Callable[[Jail, Any, int], object]] = {
     "read": _read,
     "write": _write,
@@ -286,14 +290,14 @@ OPERATIONS: dict[str, Callable[[Jail, Any, int], object]] = {
     "walk": _walk,
     "glob": _glob,
     "grep": _grep,
+    "grep_file": _grep_file,
 }
 SCENARIOS = [
     (swap, op)
     for swap in STAGES
     for op in OPERATIONS
-    if not (
-        swap == "final" and op in {"mkdir", "copy"}
-    )  # their attacked names are those of write and of read
+    if (swap == "final" or op != "grep_file")  # elsewhere it is what grep does
+    if (swap != "final" or op not in {"mkdir", "copy"})  # their attacked names are those of write and read
 ]
 
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fsjail._copying import copy_data, copy_entry, copy_metadata, demand_no_mount, remove_entry
-from fsjail._errors import TrashError
+from fsjail._errors import Moved, TrashError
 from fsjail._home import NEW, TrashHome, same, write_new
-from fsjail._root import Moved
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2, syncfs
 

@@ -11,8 +11,7 @@ from fsjail import _edit
 from fsjail._content import copy_file, copy_tree, decode, demand_regular, demand_writable, place
 from fsjail._copying import copy_data
 from fsjail._door import Door
-from fsjail._errors import InvalidName, LimitExceeded
-from fsjail._root import Moved
+from fsjail._errors import InvalidName, LimitExceeded, Moved
 from fsjail._stage import Staged, sync_folder
 from fsjail._streams import StagedRaw, open_plain, open_staged
 from fsjail._trash import Reason

@@ -8,8 +8,7 @@ import stat as stat_
 from typing import TYPE_CHECKING
 
 from fsjail._copying import copy_data
-from fsjail._errors import LimitExceeded, NotRegularFile, OutOfBounds
-from fsjail._root import Moved
+from fsjail._errors import LimitExceeded, Moved, NotRegularFile, OutOfBounds
 from fsjail._selftest import READ
 from fsjail._stage import Staged, sync_folder
 from fsjail._trash import Reason

@@ -11,8 +11,7 @@ import stat as stat_
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fsjail._errors import NotRegularFile, TrashError
-from fsjail._root import Moved
+from fsjail._errors import Moved, NotRegularFile, TrashError
 from fsjail._selftest import DIRECTORY, READ
 
 if TYPE_CHECKING:

@@ -121,3 +121,7 @@ class ConfigError(JailError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.message, self.file, self.line))
+
+
+class Moved(Exception):
+    """A name changed between two looks at it; the caller resolves and judges again."""

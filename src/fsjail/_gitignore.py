@@ -240,7 +240,7 @@ _GLUED: Final = re.compile(rb"(?P<start>[^*?\[\\]*[^*?\[\\/])\*\*+(?P<slash>\\?/
 
 
 def _older(body: bytes) -> list[bytes]:
-    """Give patterns for the further names that git before 2.53 matches.
+    """Give patterns for the further names that git before 2.52 matches.
 
     It compared the literal start first and then read the stars of ``a**/b`` as if they stood
     alone: as any number of directories.

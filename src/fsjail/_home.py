@@ -24,8 +24,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fsjail._copying import remove_entry
-from fsjail._errors import TrashError
-from fsjail._root import Moved, reopen
+from fsjail._errors import Moved, TrashError
+from fsjail._root import reopen
 from fsjail._selftest import DIRECTORY
 from fsjail._stage import rename_new, sync_folder
 from fsjail._trashinfo import INFO, TrashItem, damaged, make_info, parse_info

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from fsjail._audit import AuditLog, Event
 from fsjail._changes import Changes, into_itself
 from fsjail._dirs import state_folder
-from fsjail._errors import AccessDenied, InvalidName, TrashError
+from fsjail._errors import AccessDenied, InvalidName, Moved, TrashError
 from fsjail._judge import Judge, beneath, jail_refusal
 from fsjail._limits import Limits
 from fsjail._policy import OPERATIONS, Decision, Policy, Verdict
 from fsjail._reads import Reads
 from fsjail._recover import Trash, undo
-from fsjail._root import Moved, Root, Target
+from fsjail._root import Root, Target
 from fsjail._trash import TrashStore
 from fsjail._values import NOTHING, Change
 
@@ -200,18 +200,24 @@ class Jail(Reads, Changes):
             extra: facts for the log.
         """
         rule = judged or op
-        asked = os.fspath(path)
+        asked = current = os.fspath(path)
         try:
             request = self._root.parse(path)
             sure = self._judge.early(rule, 0, request)
-            goal = None if to is None else self._parse_goal(to, rule)
+            goal = None
+            if to is not None:
+                current = os.fspath(to)
+                goal = self._parse_goal(to, rule)
             for _ in range(_ATTEMPTS):
                 try:
+                    current = asked
                     with self._settle(rule, 0, request, sure=sure, opened=opened, follow=follow) as target:
                         if goal is None:
                             result = act(target)
                         else:
+                            current = goal.asked
                             with self._settle(rule, 1, goal, kind=target.kind, follow=False) as end:
+                                current = asked
                                 result = act(target, end)
                         break
                 except Moved:  # the name was swapped between judging and using: judge what is there now
@@ -219,9 +225,9 @@ class Jail(Reads, Changes):
             else:
                 raise OSError(errno.EAGAIN, "the name keeps changing; nothing was changed")
         except (AccessDenied, InvalidName) as error:
-            raise self._refused(op, asked, to, rule, error) from None
+            raise self._refused(op, asked, to, rule, error, current) from None
         except OSError as error:
-            raise _named(error, asked, to) from None
+            raise _named(error, current, to) from None
         return result if quiet else self._recorded(op, asked, result, extra)
 
     def _parse_goal(self, to: StrPath, rule: str) -> Request:
@@ -257,23 +263,33 @@ class Jail(Reads, Changes):
         return target
 
     def _refused(
-        self, op: str, asked: str, to: StrPath | None, rule: str, error: AccessDenied | InvalidName
+        self,
+        op: str,
+        asked: str,
+        to: StrPath | None,
+        rule: str,
+        error: AccessDenied | InvalidName,
+        current: str,
     ) -> AccessDenied | InvalidName:
-        """Record a refusal, and give the error its decision."""
+        """Record a refusal, and give the error its decision and the caller's own spelling."""
         decision, why = None, "jail: invalid name"
         if isinstance(error, InvalidName):
-            why = error.why
+            why, error.filename = error.why, current
         else:
             decision = error.decision
             if decision is None:  # from the resolver, which knows of no rules
-                error = jail_refusal(self.policy, rule, str(error.filename or asked), "jail: outside")
-                decision = error.decision
+                decision = jail_refusal(self.policy, rule, current, "jail: outside").decision
+            elif decision.path != current:  # a name that a link or ".." led to
+                decision = replace(decision, path=current, resolved=decision.path)
+            if decision is not None:
+                error, why = AccessDenied.of(decision), decision.why
         self.record(
             op,
             asked,
             to=None if to is None else os.fspath(to),
             decision="deny",
-            why=why if decision is None else decision.why,
+            why=why,
+            resolved=None if decision is None else decision.resolved,
             rule=None if decision is None else decision.rule,
             errno=error.errno,
         )

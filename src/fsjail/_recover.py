@@ -6,8 +6,7 @@ import errno
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fsjail._errors import TrashError
-from fsjail._root import Moved
+from fsjail._errors import Moved, TrashError
 from fsjail._trash import Reason
 from fsjail._values import Change
 

@@ -23,7 +23,7 @@ import os
 import stat as stat_
 from typing import TYPE_CHECKING, Self
 
-from fsjail._errors import InvalidName, NotRegularFile, OutOfBounds
+from fsjail._errors import InvalidName, Moved, NotRegularFile, OutOfBounds
 from fsjail._names import Request, lexical, split
 from fsjail._selftest import (
     DIRECTORY,
@@ -48,10 +48,6 @@ MAX_NAME = 4095  # bytes; PATH_MAX less its NUL
 MAX_LINKS = 40  # as Linux
 MAX_HELD = 64  # descriptors that one walk holds
 _PARSED_MAX = 8192
-
-
-class Moved(Exception):
-    """A name changed between two looks at it; the caller resolves and judges again."""
 
 
 class Target:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from fsjail._across import AcrossDevices, KeptError
 from fsjail._copying import demand_no_mount, remove_entry
-from fsjail._errors import TrashError
+from fsjail._errors import Moved, TrashError
 from fsjail._home import NEW, Reason, kind_of, same, write_new
-from fsjail._root import Moved
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2
 

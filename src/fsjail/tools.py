@@ -50,10 +50,6 @@ def file_tools(jail: Jail, include: Iterable[str] | None = None) -> list[Callabl
     """
     makers = (_readers, _writers, _movers)
     tools = {tool.__name__: _acting(jail, tool) for make in makers for tool in make(jail)}
-    for tool in tools.values():
-        # Real types instead of strings: some schema makers read __annotations__ as they are.
-        tool.__annotations__ = get_type_hints(tool)
-        tool.__qualname__ = tool.__name__
     if include is None:
         return list(tools.values())
     wanted = {include} if isinstance(include, str) else set(include)
@@ -65,6 +61,9 @@ def file_tools(jail: Jail, include: Iterable[str] | None = None) -> list[Callabl
 
 def _acting(jail: Jail, tool: Callable[..., str]) -> Callable[..., str]:
     """Put the tool's name into what the jail logs of its calls."""
+    # Real types instead of strings: some schema makers read __annotations__ as they are.
+    tool.__annotations__ = get_type_hints(tool)
+    tool.__qualname__ = tool.__name__
 
     @wraps(tool)
     def named(*args: Any, **kwargs: Any) -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from fsjail._errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fsjail._jail import Jail
     from fsjail.config import Settings
 
@@ -97,8 +95,3 @@ def byte_count(text: str | None) -> int | None:
         raise ConfigError(f"{text!r} is no size; write 500MB or 5GiB", file="--keep")
     step = 1024 if found[3] else 1000
     return int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
-
-
-def one_of(words: Sequence[str]) -> str:
-    """Join words for a sentence: ``a, b or c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
