@@ -486,6 +486,7 @@ def test_write_keeps_mode_owner_and_attributes(jail, root):
     os.chmod(root / "f", 0o751)
     with suppress(OSError):
         os.setxattr(root / "f", "user.note", b"hello")
+    os.utime(root / "f", (1_000_000_000, 1_000_000_000))
     before = os.stat(root / "f")
     attributes = os.listxattr(root / "f")
     for call in (
