@@ -258,7 +258,9 @@ def test_stat_and_kinds(jail, root):
 
 def test_asking_for_a_name_raises_what_is_no_answer(jail, root, monkeypatch):
     (root / "f").write_text("x")
-    monkeypatch.setattr(jail._root, "resolve", lambda *_a, **_k: (_ for _ in ()).throw(OSError(errno.EIO, "io")))
+    monkeypatch.setattr(
+        jail._root, "resolve", lambda *_a, **_k: (_ for _ in ()).throw(OSError(errno.EIO, "io"))
+    )
     with pytest.raises(OSError, match="io"):
         jail.exists("f")
 
@@ -391,7 +393,9 @@ def test_a_file_that_is_forgotten_is_discarded(jail, root):
         assert (root / "f").read_text() == "old"
 
 
-@pytest.mark.parametrize("options", [{"encoding": "no such"}, {"newline": "q"}, {"mode": "w+", "encoding": "no"}])
+@pytest.mark.parametrize(
+    "options", [{"encoding": "no such"}, {"newline": "q"}, {"mode": "w+", "encoding": "no"}]
+)
 def test_an_open_that_fails_changes_nothing(options, jail, root):
     (root / "f").write_text("old")
     mode = options.pop("mode", "w")
@@ -476,7 +480,12 @@ def test_write_gives_a_change(jail, root):
     again = jail.write_bytes("./f", b"two")
     assert again.path == "f"
     assert again.saved is not None
-    assert (again.saved.path, again.saved.why, again.saved.size, again.saved.kind) == ("f", "overwritten", 3, "file")
+    assert (again.saved.path, again.saved.why, again.saved.size, again.saved.kind) == (
+        "f",
+        "overwritten",
+        3,
+        "file",
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         change.path = "x"  # type: ignore[misc]
 
@@ -671,7 +680,9 @@ def lacking(monkeypatch, *features: str) -> None:
             monkeypatch.setattr("fsjail._stage._O_TMPFILE", 0)
         elif feature == "tmpfile here":
             flag = getattr(os, "O_TMPFILE", 0)
-            refuse(monkeypatch, "open", errno.EOPNOTSUPP, when=lambda _p, f, *_a, **_k: flag and f & flag == flag)
+            refuse(
+                monkeypatch, "open", errno.EOPNOTSUPP, when=lambda _p, f, *_a, **_k: flag and f & flag == flag
+            )
         elif feature == "proc":
             refuse_access = os.access
             monkeypatch.setattr(

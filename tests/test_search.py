@@ -77,7 +77,12 @@ def test_listdir_hides(scene, make, resolver):
     assert [entry.name for entry in jail.listdir()] == [
         "a.py", "alias", "dangling", "empty", "good", "loop", "ok.sqlite", "pipe", "src",
     ]  # fmt: skip
-    assert [entry.path for entry in jail.listdir("alias")] == ["src/.hidden", "src/b.py", "src/c.txt", "src/deep"]
+    assert [entry.path for entry in jail.listdir("alias")] == [
+        "src/.hidden",
+        "src/b.py",
+        "src/c.txt",
+        "src/deep",
+    ]
     for name in ("private", "to_private", "src/private"):
         with pytest.raises(PolicyDenied):
             jail.listdir(name)
@@ -110,7 +115,8 @@ def test_walk_can_be_steered(scene, make, resolver):
 
 
 @pytest.mark.parametrize(
-    "planted", ["../outside", "..", "src/../../outside", "private", "src/../private", "to_private", "out", "/etc"]
+    "planted",
+    ["../outside", "..", "src/../../outside", "private", "src/../private", "to_private", "out", "/etc"],
 )
 def test_walk_cannot_be_steered_to_where_it_may_not(planted, scene, base, make, resolver, monkeypatch):
     fill(base, "outside/dir/deep/x")
@@ -383,10 +389,16 @@ def test_links_and_special_files_are_left_out(scene, make):
     assert hits(make(DENY), "needle", "good") == [("a.py", 1, 1, "needle")]
 
 
-def test_long_lines_are_cut(root, make):
-    fill(root, "f", text="x" * 5000 + "needle\n")
-    [(_, line, column, text)] = hits(make(), "needle")
-    assert (line, column, len(text), text[-1]) == (1, 5001, 2001, "…")
+def test_long_lines_are_cut_around_the_match(root, make):
+    fill(root, "f", text="x" * 5000 + "needle" + "y" * 5000 + "\n" + "needle" + "x" * 5000 + "\n")
+    far, near = hits(make(), "needle")
+    assert far[1:3] == (1, 5001)
+    assert near[1:3] == (2, 1)
+    for text in (far[3], near[3]):
+        assert "needle" in text
+        assert len(text) <= 2002
+        assert text.endswith("…")
+    assert far[3].startswith("…")
 
 
 def test_files_of_many_blocks(root, make):
@@ -499,7 +511,12 @@ def test_max_seconds(root, make, monkeypatch):
         return now[0]
 
     monkeypatch.setattr("fsjail._search.time.monotonic", monotonic)
-    for call in (lambda: list(jail.walk()), lambda: jail.glob("**/*"), lambda: list(jail.grep("n")), jail.listdir):
+    for call in (
+        lambda: list(jail.walk()),
+        lambda: jail.glob("**/*"),
+        lambda: list(jail.grep("n")),
+        jail.listdir,
+    ):
         now[0] = 0
         with pytest.raises(LimitExceeded) as caught:
             call()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from fsjail import _edit
 from fsjail._content import copy_file, copy_tree, decode, demand_regular, demand_writable, place
 from fsjail._copying import copy_data
 from fsjail._door import Door
-from fsjail._errors import InvalidName, LimitExceeded, Moved
+from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
 from fsjail._stage import Staged, sync_folder
 from fsjail._streams import StagedRaw, open_plain, open_staged
 from fsjail._trash import Reason
@@ -46,7 +47,7 @@ class Changes(Door):
             ValueError: an impossible mode.
             AccessDenied, OSError: as :meth:`read_bytes` and :meth:`write_bytes`.
         """
-        plain = mode.replace("b", "").replace("t", "")
+        plain = mode.replace("b", "", 1).replace("t", "", 1)
         if plain not in {"r", "w", "a", "x", "r+", "w+", "a+", "x+"} or ("b" in mode and "t" in mode):
             message = f"invalid mode: {mode!r}"
             raise ValueError(message)
@@ -56,18 +57,21 @@ class Changes(Door):
         reads = plain in {"r+", "a", "a+"}
         op = "edit" if plain in {"r+", "a+", "w+", "x+"} else "write"
         staged = self._mediate(op, path, lambda it: self._begin(it, plain, copy=reads), quiet=True)
-        commit = self._committing(op, path)
+        commit = self._committing(op, path, exclusive=plain.startswith("x"))
         raw = StagedRaw(staged, "r+" if "+" in plain else "w", commit, self._spend_one)
         if plain.startswith("a"):
             raw.seek(0, os.SEEK_END)
         return open_staged(raw, mode, encoding, newline)
 
     def _take(self, target: Target) -> int:
+        self._readable(target)
+        fd, target.fd = target.fd, -1
+        return fd
+
+    def _readable(self, target: Target) -> None:
         size, most = demand_regular(target.st).st_size, self.limits.max_read_bytes
         if most is not None and size > most:
             raise LimitExceeded(errno.EFBIG, f"{size} bytes are over the limit of {most} bytes for one read")
-        fd, target.fd = target.fd, -1
-        return fd
 
     def _begin(self, target: Target, mode: str, *, copy: bool) -> Staged:
         """Check that a file can be written, and stage what the mode starts from."""
@@ -76,6 +80,8 @@ class Changes(Door):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if mode.startswith("r"):
             demand_regular(target.st)
+        if "+" in mode and copy and target.st is not None:
+            self._readable(target)
         new = Staged(target.parent, self._store.stage)
         try:
             if copy and target.st is not None:
@@ -90,13 +96,15 @@ class Changes(Door):
             raise
         return new
 
-    def _committing(self, op: str, path: StrPath) -> Callable[[Staged], Change]:
+    def _committing(self, op: str, path: StrPath, *, exclusive: bool) -> Callable[[Staged], Change]:
         def commit(staged: Staged) -> Change:
             size = os.fstat(staged.fd).st_size
             self._spend(size)
             first = [staged]
 
             def act(target: Target) -> Change:
+                if exclusive and target.st is not None:  # it came to be meanwhile
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
                 demand_writable(target)
                 if first:  # the content itself; after a swapped name it has had a name and needs a copy
                     saved = place(self._store, target, first.pop(), "overwritten", self.actor)
@@ -153,9 +161,16 @@ class Changes(Door):
                 new.write(data)
                 return Change(op, target.name, saved=place(self._store, target, new, why, self.actor))
 
-        if parents:
-            self._make_parents(path)
-        return self._mediate(op, path, act, judged="write")
+        if not parents:
+            return self._mediate(op, path, act, judged="write")
+        if op == "write":
+            self._afford(len(make(b"")))  # a refused write makes no parents
+        made = self._make_parents(path)
+        try:
+            return self._mediate(op, path, act, judged="write")
+        except BaseException:
+            self._unmake(made)
+            raise
 
     def _read_old(self, target: Target) -> bytes:
         """Read what an edit or append starts from; the target's stat becomes that of the open file."""
@@ -221,21 +236,41 @@ class Changes(Door):
             self._make_parents(path, judged="mkdir")
         return self._mkdir(path, "mkdir", exist_ok=exist_ok)
 
-    def _make_parents(self, path: StrPath, judged: str = "parent") -> None:
+    def _make_parents(self, path: StrPath, judged: str = "parent") -> list[str]:
         """Create the missing parents of a name that may be made itself.
 
         For a file, a directory that no rule covers but that leads to the file may be created too.
+
+        Returns:
+            the directories that were created, outermost first.
         """
+        made: list[str] = []
         if not self.check("mkdir" if judged == "mkdir" else "write", path):
-            return  # the call itself refuses, and nothing was made
+            return made  # the call itself refuses, and nothing was made
         parts = self._root.parse(path).parts[:-1]
         for number in range(1, len(parts) + 1):
             parent = "/".join(parts[:number])
             if not self.is_dir(parent):
                 try:
                     self._mkdir(parent, judged, exist_ok=True)
-                except FileExistsError:  # a file is in the way, or a link to nothing
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), parent) from None
+                except AccessDenied:
+                    self._unmake(made)
+                    raise
+                except OSError:
+                    break  # a file or a loop is in the way: the call itself says so of its own path
+                made.append(parent)
+        return made
+
+    def _unmake(self, made: list[str]) -> None:
+        """Remove the parents of what then failed; one that somebody has put something into stays."""
+
+        def act(target: Target) -> Change:
+            os.rmdir(target.leaf, dir_fd=target.parent)
+            return Change("rmdir", target.name)
+
+        for parent in reversed(made):
+            with suppress(OSError):
+                self._mediate("rmdir", parent, act, judged="parent", follow=False)
 
     def _mkdir(self, path: StrPath, judged: str, *, exist_ok: bool) -> Change:
         def act(target: Target) -> Change:
@@ -290,6 +325,7 @@ class Changes(Door):
 
         def act(source: Target, end: Target) -> Change:
             into_itself(source, end)
+            _onto_parent(source, end)
             if end.st is not None and (not overwrite or _same_file(source, end)):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             if not source.kind:
@@ -308,7 +344,12 @@ class Changes(Door):
             def judge(below: str, kind: bool | None) -> None:
                 self._judge.tree("copy", [(below, kind)], {0: source.name, 1: end.name}, source.name)
 
-            self._written += copy_tree(self._store, source, end, judge)
+            try:
+                copy_tree(self._store, source, end, judge, self._spend)
+            except BaseException:
+                if saved is not None:
+                    self._store.give_back(saved.id, end)
+                raise
             return Change("copy", source.name, end.name, saved)
 
         return self._mediate("copy", src, act, to=dst, opened=True)
@@ -336,6 +377,7 @@ class Changes(Door):
             if source.name == end.name:
                 return Change("move", source.name, end.name, seq=NOTHING)
             into_itself(source, end)
+            _onto_parent(source, end)
             self._judge_tree("move", source, end)
             if end.st is None:
                 if end.must_dir and not source.kind:
@@ -358,7 +400,11 @@ class Changes(Door):
                 # A directory or link; or two names of one inode, whose rename would do nothing.
                 self._judge_tree("delete", end, None)
                 saved = self._store.keep(end, reason)
-                self._store.move(source, end)
+                try:
+                    self._store.move(source, end)
+                except BaseException:
+                    self._store.give_back(saved.id, end)
+                    raise
             return Change("move", source.name, end.name, saved)
 
         return self._mediate("move", src, act, to=dst, follow=False, extra=extra)
@@ -374,6 +420,12 @@ def into_itself(source: Target, end: Target) -> None:
         error = InvalidName(errno.EINVAL, "a directory cannot go into itself", source.name)
         error.why = "jail: into itself"
         raise error
+
+
+def _onto_parent(source: Target, end: Target) -> None:
+    """Refuse to replace a directory by something in it: it would go to the trash with its parent."""
+    if source.name.startswith(end.name + "/"):
+        raise OSError(errno.ENOTEMPTY, "the destination holds the source")
 
 
 def _demand_leaf(target: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat as stat_
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fsjail._trashinfo import TrashItem
 
 _CHUNK = 1 << 20
+# Encodings in which the byte 0x0A is a line end and nothing else.
+_BYTEWISE = {"utf-8", "utf-8-sig", "ascii", "iso8859-1", "iso8859-15", "cp1252"}
 
 
 def demand_regular(st: os.stat_result | None) -> os.stat_result:
@@ -89,6 +92,8 @@ def read_lines(target: Target, start: int, count: int | None, encoding: str, mos
     if start < 1 or (count is not None and count < 0):
         message = "start counts from 1, and count must not be negative"
         raise ValueError(message)
+    if codecs.lookup(encoding).name not in _BYTEWISE:
+        return _read_wide_lines(target, start, count, encoding, most)
     lines: list[str] = []
     got = number = 0
     cap = -1 if most is None else most + 1
@@ -104,6 +109,25 @@ def read_lines(target: Target, start: int, count: int | None, encoding: str, mos
                 lines.append(decode(line.removesuffix(b"\n").removesuffix(b"\r"), encoding))
             if line.endswith(b"\n"):
                 number += 1
+    return lines
+
+
+def _read_wide_lines(
+    target: Target, start: int, count: int | None, encoding: str, most: int | None
+) -> list[str]:
+    """The same where a line end is more than one byte; the limit is counted in characters."""
+    lines: list[str] = []
+    got, skip = 0, start - 1
+    cap = -1 if most is None else most + 1
+    with os.fdopen(os.dup(target.fd), "r", encoding=encoding, newline="\n") as stream:
+        while (count is None or len(lines) < count) and (line := stream.readline(cap)):
+            if skip:
+                skip -= line.endswith("\n")
+                continue
+            got += len(line)
+            if most is not None and got > most:
+                raise _too_much(got, most)
+            lines.append(line.removesuffix("\n").removesuffix("\r"))
     return lines
 
 
@@ -128,9 +152,14 @@ def demand_writable(target: Target) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         return
     demand_regular(target.st)
-    effective = os.access in os.supports_effective_ids
-    if not os.access(target.leaf, os.W_OK, dir_fd=target.parent, effective_ids=effective):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    try:
+        # Opened without O_TRUNC and closed again: the kernel says whether it could be written.
+        os.close(target.open(os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
+    except FileNotFoundError:
+        raise Moved from None
+    except OSError as error:
+        if error.errno != errno.ETXTBSY:  # a running program: its name can be given another file
+            raise
 
 
 def place(
@@ -175,11 +204,16 @@ def copy_file(store: TrashStore, source: Target, target: Target, actor: str | No
 
 
 def copy_tree(
-    store: TrashStore, source: Target, target: Target, judge: Callable[[str, bool | None], None]
+    store: TrashStore,
+    source: Target,
+    target: Target,
+    judge: Callable[[str, bool | None], None],
+    spend: Callable[[int], None],
 ) -> int:
     """Copy a directory: built whole where it is not seen, then renamed in.
 
-    ``judge`` is called with each relative name and whether it is a directory, before it is copied.
+    ``judge`` is called with each relative name and whether it is a directory, ``spend`` with the size
+    of each file, before it is copied.
 
     Returns:
         bytes copied.
@@ -188,6 +222,8 @@ def copy_tree(
     def on_entry(path: str, st: os.stat_result, folder: int) -> None:
         link = stat_.S_ISLNK(st.st_mode)
         judge(path, None if link else stat_.S_ISDIR(st.st_mode))
+        if stat_.S_ISREG(st.st_mode):
+            spend(st.st_size)
         if link:
             _demand_inner(os.readlink(path.rpartition("/")[2], dir_fd=folder), path)
 

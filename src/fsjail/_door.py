@@ -59,6 +59,14 @@ class Door(ABC):
         """See ``Jail._mediate``."""
 
     @abstractmethod
+    def _outside(self, op: str, asked: str) -> Exception:
+        """See ``Jail._outside``."""
+
+    @abstractmethod
+    def _recorded(self, op: str, asked: str, result: T, extra: dict[str, Any] | None) -> T:
+        """See ``Jail._recorded``."""
+
+    @abstractmethod
     def _judge_tree(self, op: str, target: Target, end: Target | None) -> None:
         """See ``Jail._judge_tree``."""
 
@@ -68,10 +76,14 @@ class Door(ABC):
         if most is not None and size > most:
             raise LimitExceeded(errno.EFBIG, f"{size} bytes are over the limit of {most} bytes for one file")
 
-    def _spend(self, size: int) -> None:
-        """Count what is written over the jail's life; refuses before anything is changed."""
+    def _afford(self, size: int) -> None:
+        """Refuse, before anything is changed, what is over a limit."""
         self._spend_one(size)
         most = self.limits.max_total_bytes
         if most is not None and self._written + size > most:
             raise LimitExceeded(errno.EDQUOT, f"the jail may write {most} bytes in all; they are used up")
+
+    def _spend(self, size: int) -> None:
+        """Count what is written over the jail's life; refuses like :meth:`_afford`."""
+        self._afford(size)
         self._written += size

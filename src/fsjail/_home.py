@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 HOME = ".fsjail"
+_NAME_MAX = 255  # bytes
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
 _NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
@@ -240,7 +241,8 @@ class TrashHome:
         Raises:
             FileNotFoundError: there is none with this id.
         """
-        if not identity or "/" in identity or "\0" in identity or identity in {".", ".."}:
+        bad = not identity or "/" in identity or "\0" in identity or identity in {".", ".."}
+        if bad or len(os.fsencode(identity)) > _NAME_MAX:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
         if not self.open(create=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)

@@ -295,6 +295,12 @@ class Jail(Reads, Changes):
         )
         return error
 
+    def _outside(self, op: str, asked: str) -> AccessDenied | InvalidName:
+        """Record and give the refusal of what is no name, but leads out, such as a glob pattern."""
+        return self._refused(
+            op, asked, None, op, jail_refusal(self.policy, op, asked, "jail: outside"), asked
+        )
+
     def _recorded(self, op: str, asked: str, result: T, extra: dict[str, Any] | None) -> T:
         if isinstance(result, Change):
             if result.seq == NOTHING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fsjail import _search
 from fsjail._content import decode, demand_regular, read_lines, read_range
 from fsjail._door import Door
-from fsjail._errors import AccessDenied, InvalidName, OutOfBounds
+from fsjail._errors import AccessDenied, InvalidName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ class Reads(Door):
         """
         start, _ = self._start(path, directory=True)
         if pattern.startswith("/") or ".." in pattern.split("/"):
-            self._mediate("list", pattern, _leads_out)
+            raise self._outside("list", pattern)
         return self._looker().glob(pattern, start)
 
     def grep(
@@ -172,8 +172,3 @@ class Reads(Door):
             return target.name, bool(target.kind)
 
         return self._mediate("list", path, act, judged="list" if directory else "stat")
-
-
-def _leads_out(_: Target) -> None:
-    """A pattern that begins at "/" or climbs is refused, also where it would come back in."""
-    raise OutOfBounds(errno.EXDEV, "a pattern is read from the directory down; '/' and '..' lead out")

@@ -65,8 +65,8 @@ class Trash:
         """Restore, for callers that want the change and add facts for the log."""
         jail, store = self._jail, self._store
         item = self._item(identity)
-        path = to or item.path
-        if not path:
+        path = item.path if to is None else to
+        if to is None and not path:
             raise TrashError(errno.EINVAL, "the item's info file is damaged; name a place with to=", identity)
 
         def act(target: Target) -> Change:
@@ -98,7 +98,7 @@ class Trash:
     def _item(self, identity: str) -> TrashItem:
         try:
             return self._store.item(identity)
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeEncodeError):
             raise TrashError(
                 errno.ENOENT, f"the trash holds no item {identity!r}; trash.items() lists them", identity
             ) from None
@@ -197,7 +197,10 @@ def _undo_one(
     place = to if op == "copy" and to is not None else path
     if saved is not None:
         return [jail.trash.give_back(saved, to=place, overwrite=True, extra=extra)]
-    return [jail._delete(place, extra=extra)]
+    try:
+        return [jail._delete(place, extra=extra)]
+    except FileNotFoundError:
+        return []  # what was created is gone already
 
 
 def _need(saved: str | None, path: str) -> str:

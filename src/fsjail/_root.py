@@ -23,7 +23,7 @@ import os
 import stat as stat_
 from typing import TYPE_CHECKING, Self
 
-from fsjail._errors import InvalidName, Moved, NotRegularFile, OutOfBounds
+from fsjail._errors import InvalidName, Moved, OutOfBounds
 from fsjail._names import Request, lexical, split
 from fsjail._selftest import (
     DIRECTORY,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 MAX_NAME = 4095  # bytes; PATH_MAX less its NUL
 MAX_LINKS = 40  # as Linux
+_ASK_THE_WALK = {errno.ELOOP, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.ENXIO}
 MAX_HELD = 64  # descriptors that one walk holds
 _PARSED_MAX = 8192
 
@@ -228,14 +229,13 @@ class Root:
         """Open a file or directory for reading; ``.fd`` and ``.st`` are of the open file.
 
         Raises:
-            OSError: as :meth:`resolve` and open(2); ``ENXIO`` for a socket.
+            OSError: as :meth:`resolve` and open(2). A FIFO, socket or device comes back unopened from
+                the walk; the fast path may have opened it for an instant, without waiting.
         """
         if request.direct and self.fast:
             try:
                 fd = openat2(self.fd, request.raw, HOW_READ)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # a socket
-                    raise NotRegularFile(errno.EINVAL, "it is a socket, not a file with data") from None
                 if not self._falls_back(error):
                     raise
             else:
@@ -268,28 +268,35 @@ class Root:
         """Open a directory by its canonical name for listing; no component may be a link.
 
         Raises:
-            OSError: as open(2); ``ELOOP`` or ``ENOTDIR`` where a component is a link now.
+            Moved: a component is a link or no directory any more.
+            OSError: as open(2).
         """
-        if self.fast:
-            try:
-                return openat2(self.fd, os.fsencode(name), HOW_DIRECTORY)
-            except OSError as error:
-                # ELOOP is an answer here: the name was canonical, so somebody has put a link there.
-                if error.errno == errno.ELOOP or not self._falls_back(error):
-                    raise
-        parent, leaf = reopen(self.fd, name.split("/")[:-1]), name.rpartition("/")[2]
         try:
-            return os.open(leaf, DIRECTORY, dir_fd=parent)
-        finally:
-            os.close(parent)
+            if self.fast:
+                try:
+                    return openat2(self.fd, os.fsencode(name), HOW_DIRECTORY)
+                except OSError as error:
+                    # ELOOP is an answer here: the name was canonical, so somebody has put a link there.
+                    if error.errno == errno.ELOOP or not self._falls_back(error):
+                        raise
+            parent, leaf = reopen(self.fd, name.split("/")[:-1]), name.rpartition("/")[2]
+            try:
+                return os.open(leaf, DIRECTORY, dir_fd=parent)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise Moved from None
+            raise
 
     def _falls_back(self, error: OSError) -> bool:
         """Whether an openat2 failure means "ask the walk" rather than "this is the answer"."""
         if error.errno == errno.ENOSYS:
             self.fast = False
             turn_off()
-        # EPERM: a seccomp filter that came later; ELOOP, EXDEV: a link is in the way.
-        return error.errno in {errno.ELOOP, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.E2BIG}
+        # EPERM: a seccomp filter that came later; ELOOP, EXDEV: a link is in the way; ENXIO: a socket,
+        # or a device without a driver, which the walk does not open.
+        return error.errno in _ASK_THE_WALK
 
     def _resolve_fast(self, request: Request, *, follow: bool) -> Target | None:
         if not request.parts:

@@ -15,7 +15,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from fsjail._errors import AccessDenied, InvalidName, LimitExceeded
+from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
 from fsjail._gitignore import Matcher, compile_glob, parse
 from fsjail._selftest import READ
 from fsjail._trash import kind_of
@@ -102,7 +102,7 @@ class Looker:
             with self._root.resolve(request, self._judge.hops("read", 0)) as target:
                 self._judge.final("read", 0, request, target, target.kind)
                 self._judge.not_own("read", request, target)
-        except (AccessDenied, InvalidName):
+        except (AccessDenied, InvalidName, Moved):
             return False
         except OSError:
             return True
@@ -128,6 +128,8 @@ class Looker:
     def _open(self, name: str) -> int | None:
         try:
             return self._root.open_directory(name)
+        except Moved:  # swapped for a link or file since it was listed
+            return None
         except OSError as error:
             if error.errno in _SKIPPED:
                 return None
@@ -184,7 +186,10 @@ class Looker:
     def walk(self, start: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """As ``os.walk``, over what may be read."""
         for name, _, folders, others in self._folders(start):
+            shown = set(folders)
             yield name, folders, others
+            # The caller may leave directories out or sort them, not add ways that were never judged.
+            folders[:] = [folder for folder in folders if folder in shown]
 
     def glob(self, pattern: str, start: str) -> list[str]:
         """Names below ``start`` that match, sorted."""
@@ -267,9 +272,37 @@ class Looker:
                 continue
             end = end or len(block)
             rest = block[end:]
-            number = yield from _hits(block[:end], path, number, search)
+            number = yield from self._hits(block[:end], path, number, search)
         if rest:
-            yield from _hits(rest, path, number, search)
+            yield from self._hits(rest, path, number, search)
+
+    def _hits(self, block: bytes, path: str, number: int, search: Search) -> Generator[Hit, None, int]:
+        """Hits in whole lines; returns the number of the line behind them."""
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n")  # so that "$" is before CRLF too
+        at = counted = 0
+        while at < len(block):
+            self._in_time()
+            found = search(block, at)
+            if found is None:
+                break
+            begin = block.rfind(b"\n", 0, found[0]) + 1
+            if begin >= len(block):
+                break  # "$" behind the last line end: there is no line
+            end = block.find(b"\n", found[0])
+            end = len(block) if end < 0 else end
+            line = block[begin:end]
+            number += block.count(b"\n", counted, begin)
+            counted = begin
+            text = line.decode("utf-8", "replace")
+            column = len(block[begin : found[0]].decode("utf-8", "replace")) + 1
+            if len(text) > _LINE:  # show the part around the match
+                first = max(0, min(column - 1 - _LINE // 4, len(text) - _LINE))
+                cut = text[first : first + _LINE]
+                text = ("…" if first else "") + cut + ("…" if first + _LINE < len(text) else "")
+            yield Hit(path, number, column, text)
+            at = end + 1
+        return number + block.count(b"\n", counted)
 
     # ── limits ─────────────────────────────────────────────────────────────────────────────────
 
@@ -282,33 +315,6 @@ class Looker:
         most = self._limits.max_results
         if most is not None and number > most:
             raise LimitExceeded(errno.EDQUOT, f"more than {most} results; narrow the search")
-
-
-def _hits(block: bytes, path: str, number: int, search: Search) -> Generator[Hit, None, int]:
-    """Hits in whole lines; returns the number of the line behind them."""
-    at = counted = 0
-    while at < len(block):
-        found = search(block, at)
-        if found is None:
-            break
-        begin = block.rfind(b"\n", 0, found[0]) + 1
-        end = block.find(b"\n", found[0])
-        end = len(block) if end < 0 else end
-        line = block[begin:end].removesuffix(b"\r")
-        # \s and [^x] match a line end too: what counts is a match within the line.
-        inside = search(line, 0)
-        if inside is not None and begin < len(block):
-            number += block.count(b"\n", counted, begin)
-            counted = begin
-            text = line.decode("utf-8", "replace")
-            column = len(line[: inside[0]].decode("utf-8", "replace")) + 1
-            if len(text) > _LINE:  # show the part around the match
-                first = max(0, min(column - 1 - _LINE // 4, len(text) - _LINE))
-                cut = text[first : first + _LINE]
-                text = ("…" if first else "") + cut + ("…" if first + _LINE < len(text) else "")
-            yield Hit(path, number, column, text)
-        at = end + 1
-    return number + block.count(b"\n", counted)
 
 
 def compile_search(pattern: str, *, ignore_case: bool, literal: bool) -> Search:
@@ -328,6 +334,9 @@ def compile_search(pattern: str, *, ignore_case: bool, literal: bool) -> Search:
     options.log_errors = False
     options.literal = literal
     options.case_sensitive = not ignore_case
+    # A match never goes over a line end, whatever [^x] and \s mean: else each line of a long match
+    # would cost the whole text again.
+    options.never_nl = True
     try:
         # (?m): ^ and $ are those of a line, since whole blocks are searched.
         source = pattern if literal else f"(?m:{pattern})"
@@ -354,6 +363,9 @@ def compile_search(pattern: str, *, ignore_case: bool, literal: bool) -> Search:
 
 
 def _literal(text: bytes) -> Search:
+    if b"\n" in text:
+        return lambda *_: None  # no line holds it
+
     def search(block: bytes, at: int) -> tuple[int, int] | None:
         found = block.find(text, at)
         return None if found < 0 else (found, found + len(text))

@@ -46,7 +46,7 @@ def self_test() -> bool:
             finally:
                 os.close(link)
             if not good:
-                raise OSError(errno.ENOTSUP, "OPATH | O_NOFOLLOW follows links here; no jail is safe")
+                raise OSError(errno.ENOTSUP, "O_PATH | O_NOFOLLOW follows links here; no jail is safe")
         _answer.append(_openat2_behaves(slash, known))
     finally:
         os.close(slash)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,7 +29,9 @@ class StagedRaw(io.FileIO):
         self._staged: Staged | None = staged
         self._commit = commit
         self._spend = spend
-        self.discarded = False
+        # Set by a close() that means it: half a file must not replace a whole one because a reference
+        # was dropped, a wrapper could not be made, or a flush failed.
+        self.kept = self._failed = False
         super().__init__(staged.fd, mode, closefd=False)
 
     def write(self, data: Any, /) -> int:
@@ -39,8 +40,7 @@ class StagedRaw(io.FileIO):
             self._spend(self.tell() + memoryview(data).nbytes)
             return super().write(data)
         except BaseException:
-            # close() flushes once more and then closes us: half of it must not be committed.
-            self.discarded = True
+            self._failed = True
             raise
 
     def close(self) -> None:
@@ -49,32 +49,36 @@ class StagedRaw(io.FileIO):
         super().close()
         if staged is not None:
             try:
-                if not self.discarded:
+                if self.kept and not self._failed:
                     self._commit(staged)
             finally:
                 staged.close()
 
 
 class _Discarding:
-    """An exception in the ``with`` block, or being forgotten without close(), discards the content."""
+    """Commits on close(); an exception in the ``with`` block, or being forgotten, discards the content."""
 
     raw_end: StagedRaw
+
+    def close(self) -> None:
+        if not self.raw_end.closed:
+            self.raw_end.kept = True
+        super().close()  # type: ignore[misc]  # of the stream class that this is mixed into
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self.raw_end.discarded = True
-        self.close()  # type: ignore[attr-defined]
+        if kind is None:
+            self.close()
+        else:
+            super().close()  # type: ignore[misc]  # as above
 
     def __del__(self) -> None:
         raw = getattr(self, "raw_end", None)
         if raw is not None and not raw.closed:
-            # Half a file must not replace a whole one because a reference was dropped.
-            raw.discarded = True
             message = "a file opened for writing was never closed; discarded"
-            warnings.warn(message, ResourceWarning, stacklevel=2)
-            self.close()  # type: ignore[attr-defined]
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            super().close()  # type: ignore[misc]  # as above
 
 
 class _Text(_Discarding, io.TextIOWrapper):
@@ -90,22 +94,38 @@ class _Random(_Discarding, io.BufferedRandom):
 
 
 def open_staged(raw: StagedRaw, mode: str, encoding: str | None, newline: str | None) -> IO[Any]:
-    """Wrap a raw staged file as the built-in ``open`` would for the mode."""
-    buffer_kind = _Random if "+" in mode else _Writer
-    if "b" in mode:
-        buffer: Any = buffer_kind(raw)
-        buffer.raw_end = raw
-        return buffer  # type: ignore[no-any-return]
-    plain: Any = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw)
-    text = _Text(plain, encoding=encoding or "utf-8", newline=newline)
-    text.raw_end = raw
-    return text
+    """Wrap a raw staged file as the built-in ``open`` would for the mode.
+
+    Raises:
+        LookupError, ValueError: no such encoding or newline; the content is discarded.
+    """
+    try:
+        if "b" in mode:
+            if encoding is not None or newline is not None:
+                message = "binary mode takes no encoding and no newline argument"
+                raise ValueError(message)
+            stream: Any = (_Random if "+" in mode else _Writer)(raw)
+        else:
+            plain: Any = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw)
+            stream = _Text(plain, encoding=encoding or "utf-8", newline=newline)
+    except BaseException:
+        raw.close()
+        raise
+    stream.raw_end = raw
+    return stream  # type: ignore[no-any-return]  # one of the three above
 
 
 def open_plain(fd: int, mode: str, encoding: str | None, newline: str | None) -> IO[Any]:
     """Wrap a descriptor for reading; it is closed with the file object, or here on failure."""
+    raw = io.FileIO(fd, "r")
     try:
-        return os.fdopen(fd, mode, encoding=None if "b" in mode else encoding or "utf-8", newline=newline)
+        buffer = io.BufferedReader(raw)
+        if "b" not in mode:
+            return io.TextIOWrapper(buffer, encoding=encoding or "utf-8", newline=newline)
+        if encoding is not None or newline is not None:
+            message = "binary mode takes no encoding and no newline argument"
+            raise ValueError(message)
     except BaseException:
-        os.close(fd)
+        raw.close()
         raise
+    return buffer
