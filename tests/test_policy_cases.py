@@ -1,4 +1,4 @@
-"""Every case of `data/policy.json` through a jail: the answer of `check`, and what the operation then does."""
+"""Every case of `data/policy.json` through a jail: what `check` answers, and what the operation does."""
 
 from __future__ import annotations
 
