@@ -65,7 +65,7 @@ CHANGES = {
     "cli/_say": "points a broken output at /dev/null",
 }
 # One call each, on a leaf name in a held folder: to make a directory; to read what a search has judged.
-ONE_CALL = {("_changes", "os.mkdir"), ("_search", "os.open")}
+ONE_CALL = {("_changes", "os.mkdir"), ("_changes", "os.rmdir"), ("_search", "os.open")}
 CHANGING = {
     "chmod",
     "chown",

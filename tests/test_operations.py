@@ -7,9 +7,12 @@ import errno
 import gc
 import os
 import re
+import shutil
 import socket
 import stat
+import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import suppress
@@ -29,8 +32,10 @@ from fsjail import (
     PolicyDenied,
     Rules,
     TrashError,
+    _selftest,
 )
-from fsjail._errors import InvalidName
+from fsjail._errors import InvalidName, Moved
+from fsjail._root import Root, reopen
 
 OPEN = Policy(write=Rules(allow=["*"]))
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
@@ -243,9 +248,8 @@ def test_stat_and_kinds(jail, root):
     assert stat.S_ISREG(jail.stat("l").st_mode)
     assert stat.S_ISLNK(jail.stat("l", follow_symlinks=False).st_mode)
     assert stat.S_ISDIR(jail.stat(".").st_mode)
-    assert [jail.exists(name) for name in ("f", "d", "l", "dangling", "loop", "f/x", "no", "x" * 300, "")] == [
-        True, True, True, False, False, False, False, False, False,
-    ]  # fmt: skip
+    assert all(jail.exists(name) for name in ("f", "d", "l"))
+    assert not any(jail.exists(name) for name in ("dangling", "loop", "f/x", "no", "x" * 300, ""))
     assert jail.is_file("l")
     assert not jail.is_file("ld")
     assert jail.is_dir("ld")
@@ -382,14 +386,20 @@ def test_an_exception_in_the_block_discards(jail, root):
     assert list(jail.audit.events()) == []
 
 
+def _forget(files: list[object]) -> None:
+    files.clear()
+    gc.collect()
+
+
 def test_a_file_that_is_forgotten_is_discarded(jail, root):
     (root / "f").write_text("old")
     for mode in ("w", "w+b", "ab"):
         file = jail.open("f", mode)
         file.write(b"half" if "b" in mode else "half")
+        forgotten = [file]
+        del file
         with pytest.warns(ResourceWarning, match="never closed"):
-            del file
-            gc.collect()
+            _forget(forgotten)
         assert (root / "f").read_text() == "old"
 
 
@@ -674,36 +684,40 @@ def test_not_durable_works_the_same(make, root, monkeypatch):
 # ── without what this machine has ──────────────────────────────────────────────────────────────
 
 
-def lacking(monkeypatch, *features: str) -> None:
-    for feature in features:
-        if feature == "tmpfile":
+def lacking(monkeypatch, feature: str) -> None:
+    """Take from this process what lesser machines do not have."""
+    tmpfile = getattr(os, "O_TMPFILE", 0)
+    access, fsync = os.access, os.fsync
+
+    def no_proc(path, *args, **kwargs):
+        return "/proc" not in str(path) and access(path, *args, **kwargs)
+
+    def no_folder_sync(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(fd)
+
+    match feature:
+        case "tmpfile":
             monkeypatch.setattr("fsjail._stage._O_TMPFILE", 0)
-        elif feature == "tmpfile here":
-            flag = getattr(os, "O_TMPFILE", 0)
-            refuse(
-                monkeypatch, "open", errno.EOPNOTSUPP, when=lambda _p, f, *_a, **_k: flag and f & flag == flag
-            )
-        elif feature == "proc":
-            refuse_access = os.access
-            monkeypatch.setattr(
-                os, "access", lambda path, *a, **k: "/proc" not in str(path) and refuse_access(path, *a, **k)
-            )
-        elif feature == "renameat2":
+        case "tmpfile here":
+            taken = lambda _p, flags, *_a, **_k: tmpfile and flags & tmpfile == tmpfile  # noqa: E731
+            refuse(monkeypatch, "open", errno.EOPNOTSUPP, when=taken)
+        case "proc":
+            monkeypatch.setattr(os, "access", no_proc)
+        case "renameat2":
             refuse(monkeypatch, "renameat2", errno.ENOSYS)
-        elif feature == "flags":
+        case "flags":
             refuse(monkeypatch, "renameat2", errno.EINVAL)
-        elif feature == "links":
-            refuse(monkeypatch, "link", errno.EPERM, when=lambda p, *_a, **_k: "/proc/" not in p)
-        elif feature == "folder sync":
-            real = os.fsync
-
-            def fsync(fd):
-                if stat.S_ISDIR(os.fstat(fd).st_mode):
-                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-                real(fd)
-
-            monkeypatch.setattr(os, "fsync", fsync)
-        else:
+        case "links":
+            refuse(monkeypatch, "link", errno.EPERM, when=lambda path, *_a, **_k: "/proc/" not in path)
+        case "folder sync":
+            monkeypatch.setattr(os, "fsync", no_folder_sync)
+        case "openat2":
+            refuse(monkeypatch, "openat2", errno.ENOSYS)
+        case "openat2 allowed":
+            refuse(monkeypatch, "openat2", errno.EPERM)
+        case _:
             raise AssertionError(feature)
 
 
@@ -718,6 +732,8 @@ MACHINES = [
     ("tmpfile", "renameat2"),
     ("tmpfile", "links"),
     ("folder sync",),
+    ("openat2",),
+    ("openat2 allowed",),
 ]
 
 
@@ -726,8 +742,10 @@ MACHINES = [
 def test_a_life_on_a_lesser_machine(lacks, resolver, make, root, monkeypatch):
     """The same changes with the same results, whatever the file system and kernel cannot do."""
     monkeypatch.setenv("FSJAIL_RESOLVER", resolver)
-    lacking(monkeypatch, *lacks)
+    monkeypatch.setattr("fsjail._selftest._answer", list(_selftest._answer))  # ENOSYS is remembered
     jail = make()
+    for feature in lacks:
+        lacking(monkeypatch, feature)
     jail.write_text("f", "1")
     os.chmod(root / "f", 0o640)
     jail.write_text("f", "2")
@@ -1393,3 +1411,257 @@ def test_a_trash_folder_that_cannot_be(jail, root):
         with pytest.raises(TrashError, match="trash folder"):
             call()
     assert (root / "f").read_text() == "old"
+
+
+# ── what happens between judging and acting ────────────────────────────────────────────────────
+
+
+def between(jail: Jail, monkeypatch, act) -> None:
+    """Do something once, behind the first resolving: what an attacker has the time to do."""
+    real = jail._root.resolve
+    done: list[int] = []
+
+    def resolve(*args, **kwargs):
+        target = real(*args, **kwargs)
+        if not done:
+            done.append(1)
+            act()
+        return target
+
+    monkeypatch.setattr(jail._root, "resolve", resolve)
+
+
+@pytest.mark.parametrize("instead", ["gone", "link", "another file", "a directory"])
+@pytest.mark.parametrize("op", ["write", "append", "edit", "delete", "move", "move onto", "open"])
+def test_a_name_is_swapped_after_it_was_judged(op, instead, jail, root, monkeypatch):
+    """The call judges again what is there now; nothing is lost and nothing half done."""
+    (root / "f").write_text("old")
+    (root / "g").write_text("other")
+    (root / "spare").mkdir()
+
+    def swap():
+        (root / "f").unlink()
+        if instead == "link":
+            (root / "f").symlink_to("g")
+        elif instead == "another file":
+            (root / "f").write_text("old but another")
+        elif instead == "a directory":
+            (root / "spare").rename(root / "f")
+
+    between(jail, monkeypatch, swap)
+    calls = {
+        "write": lambda: jail.write_text("f", "new"),
+        "append": lambda: jail.append_text("f", "new"),
+        "edit": lambda: jail.edit("f", "old", "new"),
+        "delete": lambda: jail.delete("f"),
+        "move": lambda: jail.move("f", "n"),
+        "move onto": lambda: jail.move("f", "g", overwrite=True),
+        "open": lambda: jail.open("f", "a").close(),
+    }
+    with suppress(OSError, ValueError):
+        calls[op]()
+    everything = [text for text in tree(root).values() if text is not None]
+    if (root / ".fsjail").exists():
+        assert os.listdir(root / ".fsjail/stage") == []
+        everything += [
+            path.read_text() for path in (root / ".fsjail/Trash/files").iterdir() if path.is_file()
+        ]
+    assert any("other" in text for text in everything)
+    if instead == "another file":
+        assert any("another" in text for text in everything)
+
+
+def test_a_running_program_can_be_replaced(jail, root):
+    shutil.copy("/bin/sleep", root / "prog")
+    with subprocess.Popen([root / "prog", "30"]) as process:
+        try:
+            jail.write_text("prog", "new")
+        finally:
+            process.kill()
+    assert (root / "prog").read_text() == "new"
+
+
+def test_what_may_be_written_but_not_read_is_replaced(jail, root, monkeypatch):
+    (root / "f").write_text("old")
+    os.chmod(root / "f", 0o200)
+    flags = _selftest.READ
+    refuse(monkeypatch, "open", errno.EACCES, when=lambda p, f=0, *_a, **_k: p == "f" and f == flags)
+    jail.write_text("f", "new")
+    assert stat.S_IMODE(os.stat(root / "f").st_mode) == 0o200
+
+
+@pytest.mark.parametrize("mode", ["a", "r+"])
+def test_an_open_that_cannot_copy_leaves_nothing(mode, jail, root, monkeypatch):
+    (root / "f").write_text("old")
+    before = len(os.listdir("/proc/self/fd"))
+    refuse(monkeypatch, "copy_data", errno.EIO)
+    with pytest.raises(OSError, match="Input"):
+        jail.open("f", mode)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert tree(root) == {"f": "old"}
+
+
+def test_a_move_over_a_tree_that_fails_brings_it_back(jail, root, monkeypatch):
+    (root / "d").mkdir()
+    (root / "e").mkdir()
+    (root / "e/y").write_text("in e")
+
+    def move(_source, _target):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(jail._store, "move", move)
+    with pytest.raises(OSError, match="broken"):
+        jail.move("d", "e", overwrite=True)
+    assert tree(root) == {"d": None, "e": None, "e/y": "in e"}
+    assert jail.trash.items() == []
+
+
+def test_a_directory_that_appears_is_no_error_with_exist_ok(jail, root, monkeypatch):
+    (root / "d").mkdir()
+    monkeypatch.setattr(jail, "is_dir", lambda _path: False)
+    assert jail.mkdir("d", exist_ok=True).seq is None
+
+
+@pytest.mark.parametrize("options", [{"encoding": "utf-8"}, {"newline": ""}])
+@pytest.mark.parametrize("mode", ["rb", "wb", "r+b"])
+def test_binary_modes_take_no_text_options(mode, options, jail, root):
+    (root / "f").write_text("old")
+    with pytest.raises(ValueError, match="binary"):
+        jail.open("f", mode, **options)
+    assert tree(root) == {"f": "old"}
+
+
+def test_threads_that_make_the_first_change_together(jail, root, monkeypatch):
+    """The trash folder is opened by the first change: no other may see it half open."""
+    for number in range(6):
+        (root / f"f{number}").write_text("old")
+    real = os.mkdir
+
+    def mkdir(*args, **kwargs):
+        time.sleep(0.01)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            time.sleep(0.005 * number)
+            jail.write_text(f"f{number}", "new")
+        except BaseException as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(jail.trash.items()) == 6
+
+
+# ── the resolver and its self-test ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("resolver", ["openat2", "walk"])
+def test_deep_names_and_the_way_back(resolver, jail, make, root, monkeypatch):
+    monkeypatch.setenv("FSJAIL_RESOLVER", resolver)
+    jail = make()
+    deep = "/".join(["d"] * 100)
+    jail.mkdir(deep, parents=True)
+    jail.write_text(f"{deep}/f", "x")
+    back = "/".join([".."] * 99)
+    assert jail.read_text(f"{deep}/f") == "x"
+    assert [entry.path for entry in jail.listdir(f"{deep}/{back}")] == ["d/d"]
+    assert jail.stat(f"{deep}/../{'../' * 40}d").st_ino == os.stat(root / "/".join(["d"] * 60)).st_ino
+    assert jail.listdir(f"{deep}/..")[0].path == deep
+    with pytest.raises(OutOfBounds):
+        jail.listdir(f"{deep}/{back}/../..")
+
+
+def test_the_root_by_way_of_a_link(jail, root):
+    (root / "s").mkdir()
+    (root / "d").mkdir()
+    (root / "s/l").symlink_to("../d")
+    for call in (lambda: jail.delete("s/l/.."), lambda: jail.move("s/l/..", "n")):
+        with pytest.raises((OutOfBounds, InvalidName)):
+            call()
+    assert sorted(tree(root)) == ["d", "s", "s/l"]
+
+
+def test_a_link_is_not_covered_by_a_rule_for_directories(make, root):
+    (root / "d").mkdir()
+    (root / "x").symlink_to("d")
+    jail = make(Policy(read=Rules(allow=["x/", "d/"])))
+    assert jail.check("read", "d")
+    assert jail.check("read", "x").why == "read.allow: no rule"
+
+
+def test_another_way_to_the_jails_own_folder(jail, root):
+    """A bind mount or another spelling shows the same inode."""
+    (root / "d").mkdir()
+    (root / "d/f").write_text("x")
+    st = os.stat(root / "d")
+    jail._store.inodes = frozenset([(st.st_dev, st.st_ino)])
+    for call in (lambda: jail.listdir("d"), lambda: jail.delete("d"), lambda: jail.write_text("d/n", "x")):
+        with pytest.raises(PolicyDenied) as caught:
+            call()
+        assert caught.value.decision is not None
+        assert caught.value.decision.why == "builtin"
+    assert tree(root) == {"d": None, "d/f": "x"}
+
+
+def test_many_names_are_not_remembered_for_ever(jail, root, monkeypatch):
+    monkeypatch.setattr("fsjail._root._PARSED_MAX", 3)
+    for number in range(10):
+        assert not jail.exists(f"n{number}")
+    assert len(jail._root._parsed) <= 3
+
+
+def test_reopening_takes_no_file_for_a_directory(jail, root):
+    (root / "f").write_text("x")
+    with pytest.raises((Moved, NotADirectoryError)):
+        os.close(reopen(jail._root.fd, ["f"]))
+
+
+@pytest.mark.parametrize("what", ["dots", "links", "no call", "other errors"])
+def test_the_self_test_turns_off_a_call_that_misbehaves(what, root, monkeypatch):
+    real = _selftest.openat2
+
+    def fake(fd, name, how):
+        if what == "no call":
+            raise OSError(errno.ENOSYS, "no")
+        if name == b".":
+            return real(fd, name, how)
+        if what == "other errors":
+            raise OSError(errno.EIO, "odd")
+        if (name == b"..") == (what == "dots"):
+            return os.open("/", os.O_RDONLY)
+        return real(fd, name, how)
+
+    monkeypatch.setattr(_selftest, "_answer", [])
+    monkeypatch.setattr(_selftest, "openat2", fake)
+    assert _selftest.self_test() is False
+    jail = Root(root)
+    assert jail.fast is False
+    jail.close()
+
+
+@pytest.mark.parametrize("what", ["links", "system"])
+def test_no_jail_where_links_are_not_told_apart(what, root, monkeypatch):
+    monkeypatch.setattr(_selftest, "_answer", [])
+    if what == "system":
+        monkeypatch.setattr(os, "supports_dir_fd", set())
+    else:
+        if not os.path.islink("/proc/self"):
+            pytest.skip("there is no /proc/self to try it on")
+        monkeypatch.setattr(_selftest, "PATH", _selftest.PATH & ~os.O_NOFOLLOW)
+    with pytest.raises(OSError, match=r"follows links|POSIX") as caught:
+        Root(root)
+    assert caught.value.errno == errno.ENOTSUP
+
+
+def test_the_self_test_works_without_a_known_link(monkeypatch):
+    monkeypatch.setattr(_selftest, "_answer", [])
+    monkeypatch.setattr(os.path, "islink", lambda _path: False)
+    assert isinstance(_selftest.self_test(), bool)

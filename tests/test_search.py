@@ -221,6 +221,27 @@ def test_an_allow_list_shows_the_way_only(root, make, resolver):
     assert allowed.glob("**/*") == ["docs/a/b", "docs/a/b/x.md"]
 
 
+def test_ways_that_lead_nowhere_are_not_shown(root, make, resolver, monkeypatch):
+    fill(root, "a/b/x.txt", "c/no.txt", "d/y.md")
+    (root / "c/deny").mkdir()
+    jail = make(Policy(read=Rules(allow=["*.md"], deny=["deny/"])))
+    assert [entry.name for entry in jail.listdir()] == ["d"]
+    real = jail._root.open_directory
+
+    def closed(name):
+        if name in {"d", "a"}:
+            raise PermissionError(errno.EACCES, "no")
+        return real(name)
+
+    monkeypatch.setattr(jail._root, "open_directory", closed)
+    assert jail.listdir() == []
+
+
+def test_a_text_with_a_line_end_is_on_no_line(root, make):
+    fill(root, "f", text="a\nb\n")
+    assert hits(make(), "a\nb", literal=True) == []
+
+
 def test_another_name_for_the_trash_is_hidden(root, make, resolver):
     jail = make(Policy(write=Rules(allow=["*"])))
     fill(root, "f")

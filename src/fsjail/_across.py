@@ -8,6 +8,7 @@ side, and only then removed here; a failure at any point keeps the original.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -44,6 +45,13 @@ class AcrossDevices(TrashHome):
         Raises:
             FileExistsError: the name is taken.
         """
+        self.open()
+        with self._lock(fcntl.LOCK_SH):
+            total = self._bring(folder, name, target, on_entry)
+        self._sync(target.parent)
+        return total
+
+    def _bring(self, folder: int, name: str, target: Target, on_entry: OnEntry | None) -> int:
         with self._hidden() as new:
             total = copy_entry(folder, name, self._stage, new, on_entry)
             try:
@@ -53,13 +61,11 @@ class AcrossDevices(TrashHome):
                 if error.errno != errno.EXDEV:
                     raise
             else:
-                self._sync(target.parent)
                 return total
         with self._beside(target) as new:
             total = copy_entry(folder, name, target.parent, new, on_entry)
             self._sync_all(target.parent)
             rename_new(target.parent, new, target.parent, target.leaf)
-        self._sync(target.parent)
         return total
 
     @contextmanager
@@ -68,7 +74,6 @@ class AcrossDevices(TrashHome):
 
         Crash inside: recover removes it, for no info file has its name.
         """
-        self.open()
         name = f"new-{os.urandom(12).hex()}"
         try:
             yield name
@@ -82,7 +87,6 @@ class AcrossDevices(TrashHome):
 
         Crash inside: recover finds the name by the mark, and removes it.
         """
-        self.open()
         token = os.urandom(12).hex()
         mark, name = f"{token}.beside", f".fsjail-{token}"
         place = os.fsencode(os.path.dirname(target.name))

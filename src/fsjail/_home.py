@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat as stat_
 import time
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from fsjail._copying import remove_entry
 from fsjail._errors import Moved, TrashError
 from fsjail._root import reopen
-from fsjail._selftest import DIRECTORY
+from fsjail._selftest import DIRECTORY, READ
 from fsjail._stage import rename_new, sync_folder
 from fsjail._trashinfo import INFO, TrashItem, damaged, make_info, parse_info
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 HOME = ".fsjail"
 _NAME_MAX = 255  # bytes
+OUR_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-2)?").fullmatch
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
 _NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
@@ -81,7 +83,9 @@ class TrashHome:
             TrashError: it cannot be made or opened, or something else has its name.
         """
         if self._home >= 0:
-            return True
+            if os.fstat(self._stage).st_nlink:
+                return True
+            self.close()  # removed under us: "git clean -x" was here
         try:
             if not self._open(create=create):
                 self.close()
@@ -126,8 +130,6 @@ class TrashHome:
                 setattr(self, attribute, fd)
         finally:
             os.close(trash)
-        if create:
-            self._shield()
         return True
 
     @staticmethod
@@ -142,18 +144,27 @@ class TrashHome:
         return os.open(name, DIRECTORY, dir_fd=parent)
 
     def _shield(self) -> None:
-        """Make git pass the folder by: ignored, and an empty repository of its own."""
+        """Make git pass the folder by.
+
+        ``.gitignore`` keeps "git status" and "git add" silent; an empty repository in ``Trash`` makes
+        "git clean -fdx" skip it. (One in the whole folder would make "git add -A" fail: a repository
+        without a commit cannot be added.)
+        """
         with suppress(FileExistsError):
             write_new(self._home, ".gitignore", b"*\n", NEW)
-        with suppress(FileExistsError):
-            os.mkdir(".git", 0o700, dir_fd=self._home)
-            git = os.open(".git", DIRECTORY, dir_fd=self._home)
-            try:
-                os.mkdir("objects", 0o700, dir_fd=git)
-                os.mkdir("refs", 0o700, dir_fd=git)
-                write_new(git, "HEAD", b"ref: refs/heads/main\n", NEW)
-            finally:
-                os.close(git)
+        trash = os.open("Trash", DIRECTORY, dir_fd=self._home)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(".git", 0o700, dir_fd=trash)
+                git = os.open(".git", DIRECTORY, dir_fd=trash)
+                try:
+                    os.mkdir("objects", 0o700, dir_fd=git)
+                    os.mkdir("refs", 0o700, dir_fd=git)
+                    write_new(git, "HEAD", b"ref: refs/heads/main\n", NEW)
+                finally:
+                    os.close(git)
+        finally:
+            os.close(trash)
 
     def stage(self) -> int:
         """Descriptor of the private folder for content on its way."""
@@ -172,8 +183,12 @@ class TrashHome:
     def _lock(self, how: int) -> Iterator[bool]:
         # A descriptor of its own each time: a flock belongs to the open file, so that threads and
         # forked children would otherwise let go of each other's.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open("lock", flags, 0o600, dir_fd=self._home)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open("lock", flags, dir_fd=self._home)
+        except FileNotFoundError:  # the first time, or "git clean -x" was here
+            self._shield()
+            fd = os.open("lock", flags | os.O_CREAT, 0o600, dir_fd=self._home)
         try:
             try:
                 fcntl.flock(fd, how)
@@ -215,7 +230,7 @@ class TrashHome:
     @staticmethod
     def _unlink(folder: int, name: str) -> None:
         with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+            remove_entry(folder, name)  # somebody may have put a directory there
 
     def _sync(self, *folders: int) -> None:
         for folder in (*folders, self._info):
@@ -285,26 +300,59 @@ class TrashHome:
             return self._recover()
 
     def _recover(self) -> list[str]:
+        """Look at all that a crash can have left; what cannot be mended now must not stop the jail."""
         done = []
         for name in os.listdir(self._stage):
-            if name.startswith("purge-"):
-                remove_entry(self._stage, name)
-                done.append(f"ended the removal of {name[6:]}")
-            elif name.endswith(".beside"):
-                done.append(self._recover_beside(name))
-            elif name.endswith(".mark"):
-                done.append(self._recover_unfinished(name.removesuffix(".mark")))
-                self._unlink(self._stage, name)
-            else:
-                done.append(self._recover_one(name))
+            if not self._in_use(name):
+                try:
+                    done.append(self._recover_name(name))
+                except OSError as error:
+                    done.append(f"could not bring {name} in order: {error.strerror}")
         kept = set(os.listdir(self._files))
         for name in os.listdir(self._info):
             identity = name.removesuffix(INFO)
-            # Only our own: another trash program may be between its two steps right now.
-            if name.endswith(INFO) and identity not in kept and b"\nX-Fsjail-" in _read(self._info, name):
-                self._unlink(self._info, name)
-                done.append(f"removed the claim {identity}: nothing had been moved")
+            if name.endswith(INFO) and identity not in kept and self._is_ours(name, identity):
+                with suppress(OSError):
+                    self._unlink(self._info, name)
+                    done.append(f"removed the claim {identity}: nothing had been moved")
         return done
+
+    def _is_ours(self, name: str, identity: str) -> bool:
+        """Whether a claim is of fsjail: another trash program may be between its two steps right now."""
+        if OUR_ID(identity):  # also one that a crash left empty
+            return True
+        try:
+            return b"\nX-Fsjail-" in _read(self._info, name)
+        except OSError:
+            return False
+
+    def _in_use(self, name: str) -> bool:
+        """Whether somebody alive holds staged content, by its lock; see ``Staged``."""
+        if not name.startswith("new-"):
+            return False
+        try:
+            fd = os.open(name, READ, dir_fd=self._stage)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _recover_name(self, name: str) -> str:
+        if name.startswith("purge-"):
+            remove_entry(self._stage, name)
+            return f"ended the removal of {name[6:]}"
+        if name.endswith(".beside"):
+            return self._recover_beside(name)
+        if name.endswith(".mark"):
+            done = self._recover_unfinished(name.removesuffix(".mark"))
+            self._unlink(self._stage, name)
+            return done
+        return self._recover_one(name)
 
     def _recover_beside(self, mark: str) -> str:
         """Remove what a crash left beside a name on another file system; its mark says in which folder."""

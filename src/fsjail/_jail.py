@@ -355,7 +355,9 @@ class Jail(Reads, Changes):
                 return self.policy.decision(op, asked, self.policy.judge_op(op, name, None))
         except AccessDenied as error:
             if error.decision is not None:
-                return error.decision
+                known = error.decision
+                current = asked if to is None or known.path not in {to, os.fspath(to)} else known.path
+                return known if known.path == current else replace(known, path=current, resolved=known.path)
             decision = jail_refusal(self.policy, op, asked, "jail: outside").decision
             assert decision is not None  # noqa: S101 - jail_refusal always gives one
             return decision

@@ -11,7 +11,6 @@ from fsjail._trash import Reason
 from fsjail._values import Change
 
 if TYPE_CHECKING:
-    from fsjail._audit import Event
     from fsjail._jail import Jail
     from fsjail._root import Target
     from fsjail._trash import TrashStore
@@ -153,15 +152,20 @@ def undo(
     since: datetime | str | float | None,
 ) -> list[Change]:
     """Take changes back, newest first; see ``Jail.undo``."""
+    events = [event for event in jail.audit.events() if event.decision == "allow" and event.op in _UNDOABLE]
+    undone: set[int] = set()
+    for event in reversed(events):  # an undo that was undone itself does not count
+        if event.seq not in undone and event.extra and "undoes" in event.extra:
+            undone.add(event.extra["undoes"])
     if change is not None:
         if change.op not in _UNDOABLE:
             raise TrashError(errno.EINVAL, f"a {change.op} cannot be undone")
-        facts = _facts(jail, change)
+        if change.seq in undone:
+            raise TrashError(errno.EALREADY, "it has been undone already")
         saved = None if change.saved is None else change.saved.id
-        return _undo_one(jail, change.op, change.path, change.to, saved, facts)
-    events = [event for event in jail.audit.events() if event.decision == "allow" and event.op in _UNDOABLE]
-    done = {event.extra["undoes"] for event in events if event.extra and "undoes" in event.extra}
-    open_ = [e for e in events if e.seq not in done and not (e.extra and "undoes" in e.extra)]
+        extra = {} if change.seq is None else {"undoes": change.seq}
+        return _undo_one(jail, change.op, change.path, change.to, saved, extra)
+    open_ = [e for e in events if e.seq not in undone and not (e.extra and "undoes" in e.extra)]
     if actor is not None:
         open_ = [event for event in open_ if event.actor.get("name") == actor]
     if since is not None:
@@ -173,22 +177,13 @@ def undo(
         open_ = open_[-1:]
     result: list[Change] = []
     for event in reversed(open_):
-        facts = {**(event.extra or {}), "undoes": event.seq}
-        result += _undo_one(jail, event.op, event.path, event.to, event.trash_id, facts)
+        result += _undo_one(jail, event.op, event.path, event.to, event.trash_id, {"undoes": event.seq})
     return result
 
 
-def _facts(jail: Jail, change: Change) -> dict[str, Any]:
-    if change.seq is None:
-        return {}  # the log could not be written
-    event: Event | None = next((e for e in jail.audit.events() if e.seq == change.seq), None)
-    return {**((event.extra or {}) if event else {}), "undoes": change.seq}
-
-
 def _undo_one(
-    jail: Jail, op: str, path: str, to: str | None, saved: str | None, facts: dict[str, Any]
+    jail: Jail, op: str, path: str, to: str | None, saved: str | None, extra: dict[str, Any]
 ) -> list[Change]:
-    extra = {"undoes": facts["undoes"]} if "undoes" in facts else {}
     if op == "delete":
         return [jail.trash.give_back(_need(saved, path), extra=extra)]
     if op == "move":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
@@ -77,6 +78,7 @@ class Looker:
                     except FileNotFoundError:
                         continue
                     found.append(Entry(path, entry.name, kind_of(st), st.st_size, st.st_mtime))
+        self._count(len(found))
         found.sort(key=lambda entry: entry.name)
         return found
 
@@ -234,9 +236,11 @@ class Looker:
 
     def _files(self, start: str, wanted: Filter | None, *, is_dir: bool) -> Iterator[tuple[str, int]]:
         if not is_dir:
-            with self._root.open(self._root.parse(start), self._judge.hops("read", 0)) as target:
-                fd, target.fd = target.fd, -1
-            yield start, fd
+            with suppress(Moved, FileNotFoundError):  # gone or swapped since it was judged: no hits
+                with self._root.open(self._root.parse(start), self._judge.hops("read", 0)) as target:
+                    fd, target.fd = target.fd, -1
+                if fd >= 0:
+                    yield start, fd
             return
         for name, folder, _, others in self._folders(start):
             prefix = "" if name == "." else f"{name}/"

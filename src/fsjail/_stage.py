@@ -8,6 +8,7 @@ it gets its name), it is an unguessable name in the trash's private ``stage/`` f
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat as stat_
 from contextlib import suppress
@@ -47,6 +48,8 @@ class Staged:
             self._stage, self._name = stage(), f"new-{os.urandom(12).hex()}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self.fd = os.open(self._name, flags, 0o666, dir_fd=self._stage)
+            # Tells the recovery of another process that this content is not left over from a crash.
+            fcntl.flock(self.fd, fcntl.LOCK_SH)
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``."""

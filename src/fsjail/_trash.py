@@ -265,8 +265,12 @@ class TrashStore(AcrossDevices):
             rename_new(self._stage, identity, self._files, identity)
         elif same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), left):
             os.unlink(identity, dir_fd=self._stage)
+        elif os.stat(identity, dir_fd=self._files, follow_symlinks=False).st_nlink > 1:
+            # Another change came between link and exchange, and has kept what we linked: ours is what
+            # it had put there.
+            os.rename(identity, identity, src_dir_fd=self._stage, dst_dir_fd=self._files)
         else:
-            # Another program replaced the file between link and exchange: its content is kept too.
+            # Another program replaced the file there: both contents are kept.
             item = self.claim(left, reason)
             rename_new(self._stage, identity, self._files, item.id)
 

@@ -91,7 +91,7 @@ def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float,
         prefix = real.rstrip("/") + "/"
         if path is not None and path.startswith("/"):
             path = path[len(prefix) :] if path.startswith(prefix) else None
-    if not path or "\0" in path:
+    if not path or "\0" in path or ".." in path.split("/") or path.startswith("/"):
         return damaged(identity, kind, size, changed)
     try:
         if "X-Fsjail-Time" in keys:
