@@ -713,7 +713,7 @@ def test_a_read_only_file_system(name, resolver, tmp_path, monkeypatch):
                 in {"write parents", "open x", "mkdir", "mkdir parents", "copy to", "move to", "restore"}
                 else "f"
             )
-            if name == "copy over":
+            if name in {"copy over", "move over"}:
                 path = "d/g"
             error, _ = attempt(lambda: WRITES[name](jail, path))
             assert isinstance(error, OSError), error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsjail._errors import Moved, NotRegularFile, TrashError
-from fsjail._selftest import DIRECTORY, READ
+from fsjail._selftest import DIRECTORY, PATH, READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,21 +191,39 @@ def _open(folder: int, name: str, flags: int) -> int:
         raise
 
 
-def remove_entry(folder: int, name: str) -> None:
-    """Remove a file, link or whole tree; a link is removed as itself and nothing is followed."""
+def remove_entry(folder: int, name: str, *, force: bool = False) -> None:
+    """Remove a file, link or whole tree; a link is removed as itself and nothing is followed.
+
+    Args:
+        folder: descriptor of the folder.
+        name: the name in it.
+        force: whether directories whose mode forbids it are opened up first.
+    """
     try:
         os.unlink(name, dir_fd=folder)
     except (IsADirectoryError, PermissionError) as error:
+        if force:
+            with suppress(OSError):
+                _open_up(folder, name)
         try:
             here = os.open(name, DIRECTORY, dir_fd=folder)
         except NotADirectoryError:
             raise error from None
         try:
             for below in os.listdir(here):
-                remove_entry(here, below)
+                remove_entry(here, below, force=force)
         finally:
             os.close(here)
         os.rmdir(name, dir_fd=folder)
+
+
+def _open_up(folder: int, name: str) -> None:
+    fd = os.open(name, PATH, dir_fd=folder)
+    try:
+        if stat_.S_ISDIR(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # fchmod refuses an O_PATH descriptor
+    finally:
+        os.close(fd)
 
 
 def demand_no_mount(folder: int, name: str) -> None:

@@ -18,6 +18,7 @@ import fcntl
 import os
 import re
 import stat as stat_
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 HOME = ".fsjail"
-_NAME_MAX = 255  # bytes
+NAME_MAX = 255  # bytes
 OUR_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-2)?").fullmatch
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
@@ -70,6 +71,7 @@ class TrashHome:
         self._home = self._stage = self._info = self._files = -1
         # Device and inode of the folders, so that another name for them is refused too.
         self.inodes: frozenset[tuple[int, int]] = frozenset()
+        self._mutex = threading.RLock()
 
     # ── the folder ─────────────────────────────────────────────────────────────────────────────
 
@@ -82,10 +84,14 @@ class TrashHome:
         Raises:
             TrashError: it cannot be made or opened, or something else has its name.
         """
-        if self._home >= 0:
-            if os.fstat(self._stage).st_nlink:
-                return True
-            self.close()  # removed under us: "git clean -x" was here
+        with self._mutex:  # two threads may make the first change together
+            if self._home >= 0:
+                if os.fstat(self._stage).st_nlink:
+                    return True
+                self.close()  # removed under us: "git clean -x" was here
+            return self._open_whole(create=create)
+
+    def _open_whole(self, *, create: bool) -> bool:
         try:
             if not self._open(create=create):
                 self.close()
@@ -124,10 +130,8 @@ class TrashHome:
                 ("_info", trash, "info"),
                 ("_files", trash, "files"),
             ):
-                fd = self._folder(parent, name, create=create)
-                if fd is None:
-                    return False
-                setattr(self, attribute, fd)
+                # Where there is a trash its parts are made anew: "git clean -x" takes the stage.
+                setattr(self, attribute, self._folder(parent, name, create=True))
         finally:
             os.close(trash)
         return True
@@ -257,7 +261,7 @@ class TrashHome:
             FileNotFoundError: there is none with this id.
         """
         bad = not identity or "/" in identity or "\0" in identity or identity in {".", ".."}
-        if bad or len(os.fsencode(identity)) > _NAME_MAX:
+        if bad or len(os.fsencode(identity)) > NAME_MAX:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
         if not self.open(create=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
@@ -344,7 +348,7 @@ class TrashHome:
 
     def _recover_name(self, name: str) -> str:
         if name.startswith("purge-"):
-            remove_entry(self._stage, name)
+            remove_entry(self._stage, name, force=True)
             return f"ended the removal of {name[6:]}"
         if name.endswith(".beside"):
             return self._recover_beside(name)

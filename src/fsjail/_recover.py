@@ -11,6 +11,7 @@ from fsjail._trash import Reason
 from fsjail._values import Change
 
 if TYPE_CHECKING:
+    from fsjail._audit import Event
     from fsjail._jail import Jail
     from fsjail._root import Target
     from fsjail._trash import TrashStore
@@ -157,12 +158,14 @@ def undo(
     for event in reversed(events):  # an undo that was undone itself does not count
         if event.seq not in undone and event.extra and "undoes" in event.extra:
             undone.add(event.extra["undoes"])
+    kept = _kept_now(events)
     if change is not None:
         if change.op not in _UNDOABLE:
             raise TrashError(errno.EINVAL, f"a {change.op} cannot be undone")
         if change.seq in undone:
             raise TrashError(errno.EALREADY, "it has been undone already")
         saved = None if change.saved is None else change.saved.id
+        saved = kept.get(change.seq, saved) if change.seq is not None else saved
         extra = {} if change.seq is None else {"undoes": change.seq}
         return _undo_one(jail, change.op, change.path, change.to, saved, extra)
     open_ = [e for e in events if e.seq not in undone and not (e.extra and "undoes" in e.extra)]
@@ -177,8 +180,19 @@ def undo(
         open_ = open_[-1:]
     result: list[Change] = []
     for event in reversed(open_):
-        result += _undo_one(jail, event.op, event.path, event.to, event.trash_id, {"undoes": event.seq})
+        saved = kept.get(event.seq, event.trash_id)
+        result += _undo_one(jail, event.op, event.path, event.to, saved, {"undoes": event.seq})
     return result
+
+
+def _kept_now(events: list[Event]) -> dict[int, str]:
+    """Under which id the trash holds what a change had saved, where an undo was undone since."""
+    undoes = {event.seq: event.extra["undoes"] for event in events if event.extra and "undoes" in event.extra}
+    return {
+        undoes[undoes[event.seq]]: event.trash_id
+        for event in events
+        if event.trash_id is not None and undoes.get(event.seq) in undoes
+    }
 
 
 def _undo_one(

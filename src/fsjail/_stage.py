@@ -26,6 +26,9 @@ _O_TMPFILE = getattr(os, "O_TMPFILE", 0)
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
 
 
+NO_FLAG = {errno.ENOSYS, errno.EINVAL}  # renameat2, or a flag of it, is not to be had
+
+
 class Staged:
     """A file without a name in the tree yet.
 
@@ -104,8 +107,8 @@ class Staged:
         self.close()
 
 
-def rename_new(src_fd: int, src: str, dst_fd: int, dst: str) -> None:
-    """Rename, never onto something.
+def rename_new(src_fd: int, src: str, dst_fd: int, dst: str, *, private: bool = False) -> None:
+    """Rename, never onto something; ``private`` says that nobody else can make the new name.
 
     Raises:
         FileExistsError: the destination exists; nothing was changed.
@@ -115,9 +118,11 @@ def rename_new(src_fd: int, src: str, dst_fd: int, dst: str) -> None:
         renameat2(src_fd, src, dst_fd, dst, RENAME_NOREPLACE)
     except OSError as error:
         # Without the flag (an old kernel, some network file systems) the same by other means.
-        if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+        if error.errno not in NO_FLAG:
             raise
-        if stat_.S_ISDIR(os.stat(src, dir_fd=src_fd, follow_symlinks=False).st_mode):
+        if private:
+            os.rename(src, dst, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
+        elif stat_.S_ISDIR(os.stat(src, dir_fd=src_fd, follow_symlinks=False).st_mode):
             os.mkdir(dst, 0o700, dir_fd=dst_fd)  # claims the name; a directory may replace an empty one
             try:
                 os.rename(src, dst, src_dir_fd=src_fd, dst_dir_fd=dst_fd)

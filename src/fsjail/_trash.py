@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from fsjail._across import AcrossDevices, KeptError
 from fsjail._copying import demand_no_mount, remove_entry
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NEW, Reason, kind_of, same, write_new
-from fsjail._stage import rename_new
-from fsjail._syscalls import RENAME_EXCHANGE, renameat2
+from fsjail._home import NAME_MAX, NEW, Reason, kind_of, same, write_new
+from fsjail._stage import NO_FLAG, rename_new
+from fsjail._syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
 if TYPE_CHECKING:
     from fsjail._root import Target
@@ -128,7 +128,7 @@ class TrashStore(AcrossDevices):
                     raise _kept_nothing(error, reason.path) from None
             else:
                 # Crash here: files/ID holds the other content under the first info file: listed, not lost.
-                rename_new(self._files, identity, self._files, other.id)
+                rename_new(self._files, identity, self._files, other.id, private=True)
                 self.unclaim(identity)
                 self._sync(target.parent, self._files)
                 return other
@@ -150,14 +150,26 @@ class TrashStore(AcrossDevices):
         self.open()
         with self._lock(fcntl.LOCK_SH):
             try:
-                rename_new(self._files, identity, target.parent, target.leaf)
+                renameat2(self._files, identity, target.parent, target.leaf, RENAME_NOREPLACE)
             except OSError as error:
-                if error.errno != errno.EXDEV:
+                if error.errno == errno.EXDEV:
+                    self._give_back_across(identity, target)
+                elif error.errno in NO_FLAG:
+                    self._give_back_linked(identity, target)
+                else:
                     raise
-                self._give_back_across(identity, target)
             # Crash here: an info file without content; recover removes it.
             self.unclaim(identity)
             self._sync(target.parent, self._files)
+
+    def _give_back_linked(self, identity: str, target: Target) -> None:
+        """The same where it takes two steps: a crash between them leaves both names, and the mark."""
+        mark = f"{identity}.mark"[-NAME_MAX:]
+        write_new(self._stage, mark, b"", NEW)
+        try:
+            rename_new(self._files, identity, target.parent, target.leaf)
+        finally:
+            self._unlink(self._stage, mark)
 
     def move(self, source: Target, target: Target) -> None:
         """Rename what was judged to a free name.
@@ -219,7 +231,7 @@ class TrashStore(AcrossDevices):
         self, src_fd: int, src: str, dst_fd: int, dst: str, judged: os.stat_result | None
     ) -> None:
         """Rename to a free name, and back again if it was not the inode that had been judged."""
-        rename_new(src_fd, src, dst_fd, dst)
+        rename_new(src_fd, src, dst_fd, dst, private=dst_fd == self._files)
         if not same(os.stat(dst, dir_fd=dst_fd, follow_symlinks=False), judged):
             with suppress(FileExistsError):
                 rename_new(dst_fd, dst, src_fd, src)
@@ -262,7 +274,7 @@ class TrashStore(AcrossDevices):
         except FileNotFoundError:
             return  # renamed over: files/ID has it
         if not linked:
-            rename_new(self._stage, identity, self._files, identity)
+            rename_new(self._stage, identity, self._files, identity, private=True)
         elif same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), left):
             os.unlink(identity, dir_fd=self._stage)
         elif os.stat(identity, dir_fd=self._files, follow_symlinks=False).st_nlink > 1:
@@ -272,7 +284,7 @@ class TrashStore(AcrossDevices):
         else:
             # Another program replaced the file there: both contents are kept.
             item = self.claim(left, reason)
-            rename_new(self._stage, identity, self._files, item.id)
+            rename_new(self._stage, identity, self._files, item.id, private=True)
 
     def purge(self, identity: str) -> None:
         """Remove an item for good: out of the trash first, then its info file, then the content."""
@@ -282,7 +294,7 @@ class TrashStore(AcrossDevices):
             os.rename(identity, leaving, src_dir_fd=self._files, dst_dir_fd=self._stage)
             # Crash here: recover ends the removal.
             self.unclaim(identity)
-            remove_entry(self._stage, leaving)
+            remove_entry(self._stage, leaving, force=True)
             self._sync(self._files)
 
 
