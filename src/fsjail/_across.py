@@ -153,6 +153,17 @@ class AcrossDevices(TrashHome):
                 # Another program replaced the file meanwhile: its content is kept too.
                 copy_entry(target.parent, name, self._files, f"{identity}-2")
 
+    def place_across(self, new: Staged, target: Target) -> None:
+        """Give content that lies in the stage a free name on another file system.
+
+        Raises:
+            FileExistsError: the name is taken.
+        """
+        self.open()
+        with self._lock(fcntl.LOCK_SH), self._beside(target) as name:
+            self._copy_new(new, target, name)
+            rename_new(target.parent, name, target.parent, target.leaf)
+
     def _copy_new(self, new: Staged, target: Target, name: str) -> None:
         fd = os.open(name, NEW | os.O_RDWR, 0o600, dir_fd=target.parent)
         try:

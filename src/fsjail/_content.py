@@ -175,7 +175,12 @@ def place(
     if target.st is None:
         new.finish(like, durable=store.durable, times=True)
         try:
-            new.name_as(target.parent, target.leaf)
+            try:
+                new.name_as(target.parent, target.leaf)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                store.place_across(new, target)
         except FileExistsError:
             raise Moved from None
         sync_folder(target.parent, durable=store.durable)

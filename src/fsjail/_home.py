@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fsjail._copying import remove_entry
-from fsjail._errors import Moved, TrashError
+from fsjail._errors import LimitExceeded, Moved, TrashError
 from fsjail._root import reopen
 from fsjail._selftest import DIRECTORY, READ
 from fsjail._stage import rename_new, sync_folder
@@ -272,6 +272,19 @@ class TrashHome:
         except OSError:
             return damaged(identity, kind_of(st), size, st.st_ctime)
         return parse_info(text, identity, kind_of(st), size, st.st_ctime, self.real)
+
+    def read(self, identity: str, most: int | None) -> bytes:
+        """The content of a kept file.
+
+        Raises:
+            LimitExceeded: it is larger than ``most`` bytes.
+        """
+        fd = os.open(identity, READ, dir_fd=self._files)
+        with os.fdopen(fd, "rb") as stream:
+            size = os.fstat(fd).st_size
+            if most is not None and size > most:
+                raise LimitExceeded(errno.EFBIG, f"{size} bytes are over the limit of {most} for one read")
+            return stream.read()
 
     def _size(self, identity: str) -> int:
         total = 0

@@ -121,6 +121,7 @@ class Jail(Reads, Changes):
             record=settings.record,
             required=settings.required,
             trash_location=settings.trash_location,
+            durability=settings.durability,
         )
 
     def _guarded(self, policy: Policy, state: str, trash: StrPath | None) -> Policy:
@@ -391,6 +392,7 @@ class Jail(Reads, Changes):
         *,
         actor: str | None = None,
         since: datetime | str | float | None = None,
+        dry_run: bool = False,
     ) -> list[Change]:
         """Take changes back: this one, or the last one, or all of an actor or since a time.
 
@@ -401,6 +403,7 @@ class Jail(Reads, Changes):
             change: what a call gave back.
             actor: all changes of this actor.
             since: all changes since then (a datetime, ISO 8601 text, or seconds since the epoch).
+            dry_run: only say what would be done.
 
         Returns:
             what was done.
@@ -408,7 +411,7 @@ class Jail(Reads, Changes):
         Raises:
             TrashError: there is nothing to undo, or what was saved is gone.
         """
-        return undo(self, change, actor=actor, since=since)
+        return undo(self, change, actor=actor, since=since, dry_run=dry_run)
 
 
 def _named(error: OSError, asked: str, to: StrPath | None) -> OSError:

@@ -170,10 +170,7 @@ class Judge:
             (access, "" if name == "." else f"{name}/")
             for end, name in ends.items()
             for access in ACCESS[op, end]
-            if not self.policy.open_below(name, access)
         ]
-        if not wanted:
-            return
         for below, kind in names:
             for access, prefix in wanted:
                 verdict = self.policy.judge(access, prefix + below, kind)

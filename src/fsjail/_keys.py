@@ -240,6 +240,7 @@ KEYS: dict[str, tuple[Callable[[Place, Any], Any], bool]] = {
     "limits.max_results": (_number(whole=True, zero=False), True),
     "limits.max_seconds": (_number(whole=False, zero=False), True),
     "trash.location": (_text, False),
+    "trash.durability": (_one_of(("full", "none")), False),
     "trash.keep_days": (_number(whole=False, zero=True), False),
     "trash.keep_bytes": (_size(zero=True), False),
     "audit.record": (_one_of(RECORDS), True),

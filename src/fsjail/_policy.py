@@ -228,20 +228,6 @@ class Policy:
         """
         return self._answers.may_contain(name, SIDES[access])
 
-    def open_below(self, name: str, access: str) -> bool:
-        """Tell whether every possible name below this directory is certainly allowed.
-
-        The built-in rules hold at every depth, so as long as they do the answer is no.
-
-        Args:
-            name: canonical, "." for the root.
-            access: "read" or "write".
-        """
-        side = SIDES[access]
-        folder = "" if name == "." else name
-        deny = [entry for entry in self._lists if not entry.allow and entry.access <= side]
-        return not any(item and item.reaches_below(folder) for entry in deny for item in entry.patterns)
-
     def _judge_list(self, name: str, read: Verdict) -> Verdict:
         if not read.allowed and not (read.why.startswith("read.allow") and self.may_contain(name)):
             return read

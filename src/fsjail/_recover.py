@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from fsjail._edit import unified_diff
 from fsjail._errors import Moved, TrashError
 from fsjail._trash import Reason
 from fsjail._values import Change
@@ -136,6 +138,26 @@ class Trash:
                 self._jail.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
         return gone
 
+    def diff(self, id: str) -> str:  # noqa: A002 - as restore
+        """A unified diff from an item to what has its name now; empty if they are the same.
+
+        Raises:
+            TrashError: there is no such item, or it is no text file.
+            PolicyDenied: its name may not be read.
+        """
+        jail, item = self._jail, self._item(id)
+        if item.kind != "file" or not item.path:
+            raise TrashError(errno.EINVAL, "only an undamaged text file can be compared", id)
+        try:
+            now = jail.read_text(item.path)
+        except FileNotFoundError:
+            jail._judge.old_name(item.path, item.kind)
+            now = ""
+        try:
+            return unified_diff(item.path, self._store.read(id, jail.limits.max_read_bytes).decode(), now)
+        except UnicodeDecodeError:
+            raise TrashError(errno.EINVAL, "it is no text file", id) from None
+
     def recover(self) -> list[str]:
         """Bring the folder in order after a crash; also done by the first change of a jail.
 
@@ -151,6 +173,7 @@ def undo(
     *,
     actor: str | None,
     since: datetime | str | float | None,
+    dry_run: bool,
 ) -> list[Change]:
     """Take changes back, newest first; see ``Jail.undo``."""
     events = [event for event in jail.audit.events() if event.decision == "allow" and event.op in _UNDOABLE]
@@ -164,25 +187,59 @@ def undo(
             raise TrashError(errno.EINVAL, f"a {change.op} cannot be undone")
         if change.seq in undone:
             raise TrashError(errno.EALREADY, "it has been undone already")
-        saved = None if change.saved is None else change.saved.id
-        saved = kept.get(change.seq, saved) if change.seq is not None else saved
-        extra = {} if change.seq is None else {"undoes": change.seq}
-        return _undo_one(jail, change.op, change.path, change.to, saved, extra)
-    open_ = [e for e in events if e.seq not in undone and not (e.extra and "undoes" in e.extra)]
-    if actor is not None:
-        open_ = [event for event in open_ if event.actor.get("name") == actor]
-    if since is not None:
-        chosen = {event.seq for event in jail.audit.events(since=since)}
-        open_ = [event for event in open_ if event.seq in chosen]
-    if not open_:
-        raise TrashError(errno.ENOENT, "there is nothing to undo")
-    if actor is None and since is None:
-        open_ = open_[-1:]
+        chosen = [_Done.of_change(change)]
+    else:
+        chosen = [_Done.of_event(event) for event in _choose(jail, events, undone, actor, since)]
     result: list[Change] = []
-    for event in reversed(open_):
-        saved = kept.get(event.seq, event.trash_id)
-        result += _undo_one(jail, event.op, event.path, event.to, saved, {"undoes": event.seq})
+    for done in reversed(chosen):
+        saved = done.saved if done.seq is None else kept.get(done.seq, done.saved)
+        now = replace(done, saved=saved)
+        result += _planned(now) if dry_run else _undo_one(jail, now)
     return result
+
+
+def _choose(
+    jail: Jail,
+    events: list[Event],
+    undone: set[int],
+    actor: str | None,
+    since: datetime | str | float | None,
+) -> list[Event]:
+    """The changes to take back: the last one, or all of an actor or since a time; no undos."""
+    left = [e for e in events if e.seq not in undone and not (e.extra and "undoes" in e.extra)]
+    if actor is not None:
+        left = [event for event in left if event.actor.get("name") == actor]
+    if since is not None:
+        recent = {event.seq for event in jail.audit.events(since=since)}
+        left = [event for event in left if event.seq in recent]
+    if not left:
+        raise TrashError(errno.ENOENT, "there is nothing to undo")
+    return left[-1:] if actor is None and since is None else left
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """One change of the past: what it did, where, and what it saved."""
+
+    op: str
+    path: str
+    to: str | None
+    saved: str | None
+    seq: int | None
+
+    @classmethod
+    def of_change(cls, change: Change) -> _Done:
+        saved = None if change.saved is None else change.saved.id
+        return cls(change.op, change.path, change.to, saved, change.seq)
+
+    @classmethod
+    def of_event(cls, event: Event) -> _Done:
+        return cls(event.op, event.path, event.to, event.trash_id, event.seq)
+
+    @property
+    def place(self) -> str:
+        """The name that the change gave content to."""
+        return self.to if self.op == "copy" and self.to is not None else self.path
 
 
 def _kept_now(events: list[Event]) -> dict[int, str]:
@@ -195,24 +252,26 @@ def _kept_now(events: list[Event]) -> dict[int, str]:
     }
 
 
-def _undo_one(
-    jail: Jail, op: str, path: str, to: str | None, saved: str | None, extra: dict[str, Any]
-) -> list[Change]:
-    if op == "delete":
-        return [jail.trash.give_back(_need(saved, path), extra=extra)]
-    if op == "move":
-        back = jail._move(to or "", path, overwrite=False, extra=extra)
-        return [back, jail.trash.give_back(saved, extra=extra)] if saved else [back]
-    place = to if op == "copy" and to is not None else path
-    if saved is not None:
-        return [jail.trash.give_back(saved, to=place, overwrite=True, extra=extra)]
+def _planned(done: _Done) -> list[Change]:
+    """What taking a change back will do, without doing it."""
+    if done.op == "move":
+        back = Change("move", done.to or "", done.path)
+        return [back, Change("restore", done.to or "")] if done.saved else [back]
+    return [Change("restore" if done.saved or done.op == "delete" else "delete", done.place)]
+
+
+def _undo_one(jail: Jail, done: _Done) -> list[Change]:
+    extra = {} if done.seq is None else {"undoes": done.seq}
+    if done.op == "delete":
+        if done.saved is None:
+            raise TrashError(errno.ENOENT, "nothing was saved of it", done.path)
+        return [jail.trash.give_back(done.saved, extra=extra)]
+    if done.op == "move":
+        back = jail._move(done.to or "", done.path, overwrite=False, extra=extra)
+        return [back, jail.trash.give_back(done.saved, extra=extra)] if done.saved else [back]
+    if done.saved is not None:
+        return [jail.trash.give_back(done.saved, to=done.place, overwrite=True, extra=extra)]
     try:
-        return [jail._delete(place, extra=extra)]
+        return [jail._delete(done.place, extra=extra)]
     except FileNotFoundError:
         return []  # what was created is gone already
-
-
-def _need(saved: str | None, path: str) -> str:
-    if saved is None:
-        raise TrashError(errno.ENOENT, "nothing was saved of it", path)
-    return saved

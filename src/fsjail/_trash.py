@@ -102,7 +102,7 @@ class TrashStore(AcrossDevices):
         # removes files/ID, stage/ID and the info file.
         self._exchange(identity, target)
         # Crash here: stage/ID is the old content; recover brings it to files/ID.
-        self._settle(identity, linked=linked, reason=reason)
+        self._settle(identity, target.st, linked=linked, reason=reason)
         return True
 
     def swap(self, identity: str, target: Target, reason: Reason) -> TrashItem:
@@ -267,7 +267,7 @@ class TrashStore(AcrossDevices):
                 raise
             os.rename(identity, target.leaf, src_dir_fd=self._stage, dst_dir_fd=target.parent)
 
-    def _settle(self, identity: str, *, linked: bool, reason: Reason) -> None:
+    def _settle(self, identity: str, judged: os.stat_result | None, *, linked: bool, reason: Reason) -> None:
         """Bring what the exchange left in stage/ID to its place in the trash."""
         try:
             left = os.stat(identity, dir_fd=self._stage, follow_symlinks=False)
@@ -275,11 +275,13 @@ class TrashStore(AcrossDevices):
             return  # renamed over: files/ID has it
         if not linked:
             rename_new(self._stage, identity, self._files, identity, private=True)
-        elif same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), left):
+            return
+        kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        if same(kept, left):
             os.unlink(identity, dir_fd=self._stage)
-        elif os.stat(identity, dir_fd=self._files, follow_symlinks=False).st_nlink > 1:
-            # Another change came between link and exchange, and has kept what we linked: ours is what
-            # it had put there.
+        elif judged is not None and kept.st_nlink > judged.st_nlink:
+            # Another change came between link and exchange, and has kept what we linked too (its link
+            # and ours make up for the name that went, and one more): ours is what it had put there.
             os.rename(identity, identity, src_dir_fd=self._stage, dst_dir_fd=self._files)
         else:
             # Another program replaced the file there: both contents are kept.

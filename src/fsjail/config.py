@@ -51,6 +51,7 @@ class Settings:
         keep_days: age in days after which the trash may be purged; ``None`` keeps.
         keep_bytes: bytes the trash may hold before the oldest may be purged; ``None`` keeps.
         trash_location: an absolute folder outside the root for the trash; ``None``: in the root.
+        durability: whether changes are synced to the disk, "full" or "none".
         tripwires: paths outside the root to watch, as written.
         expects: the `[[expect]]` cases.
         sources: the names of the files that were read, the project's first.
@@ -65,6 +66,7 @@ class Settings:
     keep_days: float | None = None
     keep_bytes: int | None = None
     trash_location: str | None = None
+    durability: Literal["full", "none"] = "full"
     tripwires: tuple[str, ...] = ()
     expects: tuple[Expect, ...] = ()
     sources: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ def load(start: str | os.PathLike[str] = ".") -> Settings:
         keep_days=values.get("trash.keep_days"),
         keep_bytes=values.get("trash.keep_bytes"),
         trash_location=_outside(root, source, values.get("trash.location")),
+        durability=values.get("trash.durability", "full"),
         tripwires=tuple(tripwires),
         expects=tuple(values.get("expect", ())),
         sources=tuple(sources),

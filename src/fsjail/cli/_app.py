@@ -237,6 +237,20 @@ def restore(
 
 
 @trash.command()
+def diff(
+    ctx: typer.Context,
+    item: Annotated[str, typer.Argument(metavar="ID", help="As `fsjail trash list` shows it.")],
+    *,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Show what changed since an item was kept."""
+    from fsjail.cli._keep import diff as work
+
+    raise typer.Exit(work(_root_of(ctx, root), item, as_json=as_json))
+
+
+@trash.command()
 def purge(
     ctx: typer.Context,
     *,
@@ -262,13 +276,14 @@ def undo(
     *,
     actor: Actor = None,
     since: Since = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would do.")] = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
     """Take back changes. The last one, or all of an agent or since a time; can be taken back itself."""
     from fsjail.cli._keep import undo as work
 
-    raise typer.Exit(work(_root_of(ctx, root), actor, since, as_json=as_json))
+    raise typer.Exit(work(_root_of(ctx, root), actor, since, dry_run=dry_run, as_json=as_json))
 
 
 @app.command()

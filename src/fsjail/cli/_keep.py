@@ -163,8 +163,31 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def undo(root: str | None, actor: str | None, since: str | None, *, as_json: bool) -> int:
-    """Take changes back.
+def diff(root: str | None, wanted: str, *, as_json: bool) -> int:
+    """Show what changed since an item was kept.
+
+    Returns:
+        0.
+
+    Raises:
+        TrashError: there is no such item, or it is no text file.
+    """
+    with jail_at(root) as jail:
+        text = jail.trash.diff(wanted)
+    if as_json:
+        _say.emit({"id": wanted, "diff": text})
+        return 0
+    for line in text.split("\n")[:-1]:
+        _say.say(_say.safe(line))
+    if not text:
+        _say.say("No difference.")
+    return 0
+
+
+def undo(
+    root: str | None, actor: str | None, since: str | None, *, dry_run: bool = False, as_json: bool
+) -> int:
+    """Take changes back, or with ``dry_run`` show what that would do.
 
     Returns:
         0.
@@ -174,11 +197,12 @@ def undo(root: str | None, actor: str | None, since: str | None, *, as_json: boo
     """
     start = moment(since)
     with jail_at(root) as jail:
-        changes = jail.undo(actor=actor, since=start)
+        changes = jail.undo(actor=actor, since=start, dry_run=dry_run)
     if as_json:
         _say.emit({"changes": [_change_document(change) for change in changes]})
         return 0
-    _say.say(f"Undone by {_say.number(len(changes), 'change')}:")
+    done = "Would be undone" if dry_run else "Undone"
+    _say.say(f"{done} by {_say.number(len(changes), 'change')}:")
     for change in changes:
         to = "" if change.to is None else f" -> {_say.safe(change.to)}"
         _say.say(f"  {change.op:<8} {_say.safe(change.path)}{to}")
