@@ -36,7 +36,24 @@ def _isolated_home(tmp_path_factory):
     """No test reads or writes the user's own configuration, state or trash."""
     with pytest.MonkeyPatch.context() as patch:
         _isolate(patch, tmp_path_factory.mktemp("home"))
+        _let_through(tmp_path_factory.getbasetemp())
         yield
+
+
+def _let_through(folder: Path) -> None:
+    """Let a child that has dropped to another user reach its test's folder: pytest makes them 0700."""
+    while folder.parent != folder:
+        st = folder.stat()
+        if st.st_uid == os.getuid() and not st.st_mode & 0o001:
+            folder.chmod(st.st_mode & 0o7777 | 0o011)
+        folder = folder.parent
+
+
+@pytest.fixture(autouse=True)
+def _reachable(request):
+    """The same for the folder of one test."""
+    if "tmp_path" in request.fixturenames:
+        _let_through(request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ class AcrossDevices(TrashHome):
             rename_new(target.parent, name, target.parent, target.leaf)
 
     def _copy_new(self, new: Staged, target: Target, name: str) -> None:
-        fd = os.open(name, NEW | os.O_RDWR, 0o600, dir_fd=target.parent)
+        fd = os.open(name, NEW, 0o600, dir_fd=target.parent)
         try:
             copy_data(new.fd, fd)
             copy_metadata(new.fd, fd, times=True)
