@@ -49,7 +49,7 @@ def tidy(root: Path) -> None:
     assert os.listdir(home / "stage") == []
     infos = {name.removesuffix(".trashinfo") for name in os.listdir(home / "Trash/info")}
     assert infos == set(os.listdir(home / "Trash/files"))
-    assert not [path for path in root.rglob(".fsjail-*")]
+    assert not list(root.rglob(".fsjail-*"))
 
 
 def test_overwrite_and_restore(jail, root):
@@ -167,7 +167,7 @@ def test_a_failed_overwrite_keeps_the_old(step, jail, root, monkeypatch):
     assert (root / "mnt/f").read_text() == "old"
     monkeypatch.undo()
     assert os.listdir(root / ".fsjail/stage") == []
-    assert not [path for path in root.rglob(".fsjail-*")]
+    assert not list(root.rglob(".fsjail-*"))
 
 
 def test_what_a_crash_left_beside_is_removed(jail, root, base):

@@ -297,6 +297,33 @@ def test_a_directory_that_is_made_is_a_directory():
     assert not policy.check("write", "src")
 
 
+# ── presets ────────────────────────────────────────────────────────────────────────────────────
+
+HIDDEN = """
+.env .env.local a/.env server.pem tls.key id_rsa id_rsa.bak id_ed25519 .ssh/config .ssh/id_rsa.pub
+.aws/credentials .netrc .npmrc .pypirc x.p12 x.pfx x.jks x.keystore x.kdbx .git-credentials
+.docker/config.json .kube/config .gnupg/x credentials.json service-account-prod.json .htpasswd
+.pgpass .my.cnf terraform.tfstate terraform.tfstate.backup secrets.yaml secrets.yml .vault-token
+.config/gcloud/x home/.config/gcloud/x home/.docker/config.json .ENV Server.PEM
+"""
+SHOWN = """
+.env.example .env.sample .env.template .env.dist secrets.py key.py keys.py keyboard.md env.py
+secret.md id_rsa.pub id_ed25519.pub credentials.py config.json docker/config.json environment .envoy
+README.md package.json settings.xml pem.py password.py token.ts auth/secrets.go
+tests/test_secrets.py keystore.java aws/main.tf .config/app.toml .github/workflows/ci.yml
+.git/config .vscode/settings.json .gitignore monkey.key.md
+"""
+FROZEN = """
+.git .git/config sub/.git/hooks/x .hg/hgrc .svn/x .gitmodules .envrc .vscode/tasks.json .idea/x
+.claude/settings.json .mcp.json .github/workflows/ci.yml .bashrc .zshrc .profile .husky/pre-commit
+.pre-commit-config.yaml .GIT/config
+"""
+WRITABLE = """
+.gitignore .gitattributes .github/ISSUE_TEMPLATE.md src/a.py Makefile AGENTS.md CLAUDE.md setup.py
+package.json git/x model.pth .editorconfig README.md profile bashrc
+"""
+
+
 def test_presets_hide_secrets_and_freeze_what_runs():
     policy = Policy.workspace()
     read = {name: policy.check("read", name).why for name in (HIDDEN + " " + SHOWN).split()}

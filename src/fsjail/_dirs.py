@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _APP = "fsjail"
 _FILE = "fsjail.toml"
@@ -22,6 +25,8 @@ def user_config() -> Path:
     Returns:
         The path of the file, absolute.
     """
+    from pathlib import Path  # noqa: PLC0415 - as platformdirs, which needs it too
+
     from platformdirs import PlatformDirs  # noqa: PLC0415 - imported when needed: start-up time
 
     return _absolute(Path(PlatformDirs(_APP, appauthor=False).user_config_dir), ".config") / _FILE
@@ -33,6 +38,8 @@ def site_configs() -> list[Path]:
     Returns:
         Absolute paths, the most important first.
     """
+    from pathlib import Path  # noqa: PLC0415 - as platformdirs, which needs it too
+
     from platformdirs import PlatformDirs  # noqa: PLC0415 - imported when needed: start-up time
 
     folders = PlatformDirs(_APP, appauthor=False, multipath=True).site_config_dir.split(os.pathsep)
@@ -51,6 +58,8 @@ def state_folder(root: str) -> Path:
     Returns:
         ``<user state>/fsjail/<readable name>-<16 hex digits>``, absolute.
     """
+    from pathlib import Path  # noqa: PLC0415 - as platformdirs, which needs it too
+
     from platformdirs import PlatformDirs  # noqa: PLC0415 - imported when needed: start-up time
 
     real = os.path.realpath(root)
@@ -63,4 +72,4 @@ def state_folder(root: str) -> Path:
 
 def _absolute(folder: Path, default: str) -> Path:
     """Replace a relative folder (from a relative XDG variable, which the XDG rules say to ignore)."""
-    return folder if folder.is_absolute() else Path.home() / default / _APP
+    return folder if folder.is_absolute() else folder.home() / default / _APP
