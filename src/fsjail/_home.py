@@ -250,7 +250,7 @@ class TrashHome:
         found = []
         for name in os.listdir(self._files):
             with suppress(FileNotFoundError):  # restored or purged meanwhile
-                found.append(self.item(name))
+                found.append(self._item(name))
         found.sort(key=lambda item: (item.deleted_at, item.id), reverse=True)
         return found
 
@@ -261,10 +261,11 @@ class TrashHome:
             FileNotFoundError: there is none with this id.
         """
         bad = not identity or "/" in identity or "\0" in identity or identity in {".", ".."}
-        if bad or len(os.fsencode(identity)) > NAME_MAX:
+        if bad or len(os.fsencode(identity)) > NAME_MAX or not self.open(create=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
-        if not self.open(create=False):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
+        return self._item(identity)
+
+    def _item(self, identity: str) -> TrashItem:
         st = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
         size = self._size(identity) if stat_.S_ISDIR(st.st_mode) else st.st_size
         try:
@@ -455,11 +456,9 @@ def write_new(folder: int, name: str, text: bytes, flags: int, *, durable: bool 
 
 
 def _read(folder: int, name: str) -> bytes:
-    """Read a small file of the trash; a FIFO or link planted there is refused."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    """Read a small file of the trash; a FIFO planted there answers at once with nothing, a link fails."""
+    fd = os.open(name, READ, dir_fd=folder)
     try:
-        if not stat_.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return os.read(fd, 1 << 16)
     finally:
         os.close(fd)

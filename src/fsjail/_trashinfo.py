@@ -70,38 +70,42 @@ def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float,
     A file that cannot be read gives an item with ``why="damaged"`` and no path. A path that does
     not lie below the root is damaged too: restoring it would be a way out.
     """
-    from urllib.parse import unquote_to_bytes  # noqa: PLC0415 - see above
-
-    keys: dict[str, str] = {}
-    lines = text.decode("utf-8", "replace").split("\n")
-    if lines[0].strip() != "[Trash Info]":
+    header, *lines = text.replace(b"\r", b"").split(b"\n")
+    if header.strip() != b"[Trash Info]":
         return damaged(identity, kind, size, changed)
-    for line in lines[1:]:
-        key, equals, value = line.partition("=")
-        if equals:
-            keys.setdefault(key.strip(), value.strip())
+    keys: dict[bytes, bytes] = {}
+    for line in lines:
+        key, equals, value = line.partition(b"=")
+        if equals and key not in keys:
+            keys[key] = value
 
-    def plain(key: str) -> str | None:
+    def plain(key: bytes) -> str | None:
         value = keys.get(key)
-        return None if value is None else os.fsdecode(unquote_to_bytes(value))
+        if value is None:
+            return None
+        if b"%" in value:
+            from urllib.parse import unquote_to_bytes  # noqa: PLC0415 - see above
 
-    path = plain("X-Fsjail-Path")
+            value = unquote_to_bytes(value)
+        return os.fsdecode(value)
+
+    path = plain(b"X-Fsjail-Path")
     if path is None:
-        path = plain("Path")
+        path = plain(b"Path")
         prefix = real.rstrip("/") + "/"
         if path is not None and path.startswith("/"):
             path = path[len(prefix) :] if path.startswith(prefix) else None
     if not path or "\0" in path or ".." in path.split("/") or path.startswith("/"):
         return damaged(identity, kind, size, changed)
     try:
-        if "X-Fsjail-Time" in keys:
-            when = datetime.fromtimestamp(int(keys["X-Fsjail-Time"]) / 1e9, UTC)
+        if b"X-Fsjail-Time" in keys:
+            when = datetime.fromtimestamp(int(keys[b"X-Fsjail-Time"]) / 1e9, UTC)
         else:
-            when = datetime.fromisoformat(keys["DeletionDate"]).astimezone(UTC)
+            when = datetime.fromisoformat(keys[b"DeletionDate"].decode("ascii").strip()).astimezone(UTC)
     except (KeyError, ValueError, OverflowError, OSError):
         when = datetime.fromtimestamp(changed, UTC)
-    why = keys.get("X-Fsjail-Why", "deleted")
-    return TrashItem(identity, path, when, why, plain("X-Fsjail-Actor"), size, kind)
+    why = keys.get(b"X-Fsjail-Why", b"deleted").decode("utf-8", "replace")
+    return TrashItem(identity, path, when, why, plain(b"X-Fsjail-Actor"), size, kind)
 
 
 def damaged(identity: str, kind: str, size: int, changed: float) -> TrashItem:
