@@ -687,6 +687,60 @@ def test_a_folder_that_cannot_be_synced(number, jail, root, monkeypatch):
     assert (root / "f").read_text() == "x"
 
 
+def test_a_claim_that_cannot_be_written_is_taken_back(jail, root, monkeypatch):
+    (root / "f").write_text("x")
+    jail.delete(jail.write_text("g", "y").path)
+    monkeypatch.setattr(os, "write", fails(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        jail.delete("f")
+    monkeypatch.undo()
+    assert (root / "f").read_text() == "x"
+    tidy(root)
+
+
+def test_an_error_that_names_two_files_names_the_callers(jail, root, monkeypatch):
+    """The system names the inner, relative names of both ends; the caller knows only their own."""
+    (root / "d").mkdir()
+    (root / "d/f").write_text("x")
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "f", None, "g")
+
+    monkeypatch.setattr(_stage, "renameat2", fails(errno.ENOSYS))
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(OSError, match="Input/output") as caught:
+        jail.move("d/f", "g")
+    assert (caught.value.filename, caught.value.filename2) == ("d/f", None)
+    assert (root / "d/f").read_text() == "x"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EOPNOTSUPP])
+def test_a_folder_that_takes_no_nameless_file(number, jail, root, monkeypatch):
+    """A file system that has none is no obstacle; a refusal is one."""
+    real = os.open
+
+    def closed(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise fault(number)
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", closed)
+    if number == errno.EACCES:
+        with pytest.raises(PermissionError):
+            jail.write_text("f", "x")
+        assert not (root / "f").exists()
+    else:
+        jail.write_text("f", "x")
+        assert (root / "f").read_text() == "x"
+        tidy(root)
+
+
+def test_a_copy_that_fails_is_no_shorter_copy(pair, monkeypatch):
+    monkeypatch.setattr(os, "copy_file_range", fails(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        _copying.copy_data(*pair)
+
+
 def test_openat2_is_asked_again_when_it_was_disturbed(monkeypatch):
     answers = [errno.EAGAIN, errno.EINTR, None]
 

@@ -132,7 +132,7 @@ class Changes(Door):
             LimitExceeded: over a limit; nothing was changed.
             AccessDenied: refused.
         """
-        return self._write("write", path, lambda _: data, "overwritten", parents=parents)
+        return self._write("write", path, data, "overwritten", parents=parents)
 
     def write_text(
         self, path: StrPath, text: str, *, encoding: str = "utf-8", parents: bool = False
@@ -144,27 +144,29 @@ class Changes(Door):
         self, path: StrPath, text: str, *, encoding: str = "utf-8", parents: bool = False
     ) -> Change:
         """Add text at the end of a file, or create it; the version before goes to the trash."""
-        data = text.encode(encoding)
-        return self._write("append", path, lambda old: old + data, "appended to", parents=parents)
+        return self._write("append", path, text.encode(encoding), "appended to", parents=parents)
 
-    def _write(
-        self, op: str, path: StrPath, make: Callable[[bytes], bytes], why: str, *, parents: bool
-    ) -> Change:
+    def _write(self, op: str, path: StrPath, data: bytes, why: str, *, parents: bool) -> Change:
         def act(target: Target) -> Change:
             demand_writable(target)
-            old = b""
-            if op == "append" and target.st is not None:
-                old = self._read_old(target)
-            data = make(old)
-            self._spend(len(data))
             with Staged(target.parent, self._store.stage) as new:
+                if op == "append" and target.st is not None:
+                    size = target.st.st_size + len(data)
+                    self._spend(size)
+                    old = target.open()
+                    try:
+                        copy_data(old, new.fd)
+                    finally:
+                        os.close(old)
+                    os.lseek(new.fd, 0, os.SEEK_END)
+                else:
+                    self._spend(len(data))
                 new.write(data)
                 return Change(op, target.name, saved=place(self._store, target, new, why, self.actor))
 
         if not parents:
             return self._mediate(op, path, act, judged="write")
-        if op == "write":
-            self._afford(len(make(b"")))  # a refused write makes no parents
+        self._afford(len(data))  # a refused write makes no parents
         made = self._make_parents(path)
         try:
             return self._mediate(op, path, act, judged="write")
@@ -174,8 +176,7 @@ class Changes(Door):
 
     def _read_old(self, target: Target) -> bytes:
         """Read what an edit or append starts from; the target's stat becomes that of the open file."""
-        size = demand_regular(target.st).st_size
-        self._spend_one(size)
+        self._readable(target)
         fd = target.open()
         try:
             target.st = demand_regular(os.fstat(fd))
@@ -207,7 +208,7 @@ class Changes(Door):
             demand_regular(target.st)
             demand_writable(target)
             before = decode(self._read_old(target), "utf-8")
-            after = _edit.replace(before, old, new, count)
+            after = _edit.replace(before, old, new, count, self._afford)
             diff = _edit.unified_diff(target.name, before, after)
             if dry_run:
                 return Change("edit", target.name, diff=diff, seq=NOTHING)
@@ -245,6 +246,8 @@ class Changes(Door):
             the directories that were created, outermost first.
         """
         made: list[str] = []
+        if not self._root.parse(path).direct:
+            return made  # "new/../x" asks for no directory "new"
         if not self.check("mkdir" if judged == "mkdir" else "write", path):
             return made  # the call itself refuses, and nothing was made
         parts = self._root.parse(path).parts[:-1]
@@ -416,7 +419,7 @@ def into_itself(source: Target, end: Target) -> None:
     Raises:
         InvalidName: it is.
     """
-    if source.kind and end.name.startswith(source.name + "/"):
+    if source.kind and (source.name == "." or end.name.startswith(source.name + "/")):
         error = InvalidName(errno.EINVAL, "a directory cannot go into itself", source.name)
         error.why = "jail: into itself"
         raise error

@@ -6,6 +6,7 @@ import codecs
 import errno
 import os
 import stat as stat_
+import time
 from typing import TYPE_CHECKING
 
 from fsjail._copying import copy_data
@@ -17,6 +18,7 @@ from fsjail._trash import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsjail._limits import Limits
     from fsjail._root import Target
     from fsjail._trash import TrashStore
     from fsjail._trashinfo import TrashItem
@@ -58,6 +60,8 @@ def read_range(target: Target, offset: int, limit: int | None, most: int | None)
     if offset < 0 or (limit is not None and limit < 0):
         message = "offset and limit must not be negative"
         raise ValueError(message)
+    if size and offset >= size:
+        return b""
     want = max(0, size - offset)
     if limit is not None:
         want = min(want, limit)
@@ -81,34 +85,43 @@ def read_range(target: Target, offset: int, limit: int | None, most: int | None)
     return b"".join(parts)
 
 
-def read_lines(target: Target, start: int, count: int | None, encoding: str, most: int | None) -> list[str]:
+def read_lines(target: Target, start: int, count: int | None, encoding: str, limits: Limits) -> list[str]:
     """Read lines of an opened file, no further than the last one wanted; without their ends.
 
     Raises:
-        LimitExceeded: the lines are more than ``most`` bytes.
+        LimitExceeded: the lines are over ``max_read_bytes``, or finding them takes over ``max_seconds``.
         UnicodeDecodeError: they are not text.
     """
     demand_regular(target.st)
     if start < 1 or (count is not None and count < 0):
         message = "start counts from 1, and count must not be negative"
         raise ValueError(message)
+    most = limits.max_read_bytes
     if codecs.lookup(encoding).name not in _BYTEWISE:
         return _read_wide_lines(target, start, count, encoding, most)
+    until = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds
     lines: list[str] = []
     got = number = 0
-    cap = -1 if most is None else most + 1
+    cap = _CHUNK if most is None else min(most + 1, _CHUNK)
+    rest = b""
     with os.fdopen(os.dup(target.fd), "rb") as stream:
         while count is None or len(lines) < count:
+            if until is not None and time.monotonic() > until:
+                message = f"the lines were not found within {limits.max_seconds} seconds"
+                raise LimitExceeded(errno.ETIMEDOUT, message)
             line = stream.readline(cap)
-            if not line:
-                break
+            whole = line.endswith(b"\n") or not line
             if number + 1 >= start:
                 got += len(line)
                 if most is not None and got > most:
                     raise _too_much(got, most)
-                lines.append(decode(line.removesuffix(b"\n").removesuffix(b"\r"), encoding))
-            if line.endswith(b"\n"):
-                number += 1
+                rest += line
+                if whole and (rest or line):
+                    lines.append(decode(rest.removesuffix(b"\n").removesuffix(b"\r"), encoding))
+                    rest = b""
+            if not line:
+                break
+            number += line.endswith(b"\n")
     return lines
 
 

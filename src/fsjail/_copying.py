@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     OnEntry = Callable[[str, os.stat_result, int], None]
 
 _CHUNK = 1 << 20
+_DEEPEST = 200  # directories that a copy may be nested: it holds two descriptors for each
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # copy_file_range is not there, or not between these two files: read and write instead.
 _NO_RANGE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
@@ -89,10 +90,12 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def copy_metadata(source: int, target: int, *, times: bool) -> None:
+def copy_metadata(source: int, target: int, *, times: bool, privileges: bool = False) -> None:
     """Copy owner, mode, extended attributes, and if wanted the times, from descriptor to descriptor.
 
-    What the caller may not set (a foreign owner, a protected attribute) is left as it is.
+    What the caller may not set (a foreign owner, a protected attribute) is left as it is. Set-id bits
+    and capabilities go over only with ``privileges``, when the very content moves: as with write(2),
+    new content must not run with the rights of the old.
     """
     old, new = os.fstat(source), os.fstat(target)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
@@ -101,11 +104,14 @@ def copy_metadata(source: int, target: int, *, times: bool) -> None:
     if hasattr(os, "listxattr"):
         with suppress(OSError):
             for name in os.listxattr(source):
+                if name == "security.capability" and not privileges:
+                    continue
                 with suppress(OSError):
                     os.setxattr(target, name, os.getxattr(source, name))
     mode = stat_.S_IMODE(old.st_mode)
-    if os.fstat(target).st_uid != old.st_uid:
-        mode &= ~(stat_.S_ISUID | stat_.S_ISGID)  # a set-id bit must not pass to another owner
+    if not privileges or os.fstat(target).st_uid != old.st_uid:
+        # On a directory set-gid only says which group new files get.
+        mode &= ~(stat_.S_ISUID | (0 if stat_.S_ISDIR(old.st_mode) else stat_.S_ISGID))
     os.fchmod(target, mode)
     if times:
         os.utime(target, ns=(old.st_atime_ns, old.st_mtime_ns))
@@ -133,6 +139,8 @@ def copy_entry(
     """
     st = os.stat(src, dir_fd=src_fd, follow_symlinks=False)
     if stat_.S_ISDIR(st.st_mode):
+        if below.count("/") >= _DEEPEST:
+            raise OSError(errno.ENAMETOOLONG, f"it is nested more than {_DEEPEST} directories deep")
         return _copy_folder(src_fd, src, dst_fd, dst, on_entry, below)
     if stat_.S_ISLNK(st.st_mode):
         os.symlink(os.readlink(src, dir_fd=src_fd), dst, dir_fd=dst_fd)
@@ -154,7 +162,7 @@ def copy_entry(
         target = os.open(dst, _NEW, 0o600, dir_fd=dst_fd)
         try:
             size = copy_data(source, target)
-            copy_metadata(source, target, times=True)
+            copy_metadata(source, target, times=True, privileges=on_entry is None)
         finally:
             os.close(target)
         return size
@@ -197,24 +205,47 @@ def remove_entry(folder: int, name: str, *, force: bool = False) -> None:
     Args:
         folder: descriptor of the folder.
         name: the name in it.
-        force: whether directories whose mode forbids it are opened up first.
+        force: whether the folder is ours alone: directories whose mode forbids it are opened up, and
+            what is in them is moved up first, so that no depth of nesting takes more descriptors.
     """
-    try:
-        os.unlink(name, dir_fd=folder)
-    except (IsADirectoryError, PermissionError) as error:
-        if force:
-            with suppress(OSError):
-                _open_up(folder, name)
+    pending = [name]
+    while pending:
+        name = pending.pop()
         try:
-            here = os.open(name, DIRECTORY, dir_fd=folder)
-        except NotADirectoryError:
-            raise error from None
+            os.unlink(name, dir_fd=folder)
+            continue
+        except (IsADirectoryError, PermissionError) as error:
+            if force:
+                with suppress(OSError):
+                    _open_up(folder, name)
+            try:
+                here = os.open(name, DIRECTORY, dir_fd=folder)
+            except NotADirectoryError:
+                raise error from None
         try:
-            for below in os.listdir(here):
-                remove_entry(here, below, force=force)
+            inner = _empty(here, folder, force=force)
         finally:
             os.close(here)
         os.rmdir(name, dir_fd=folder)
+        pending += inner
+
+
+def _empty(here: int, folder: int, *, force: bool) -> list[str]:
+    """Empty a directory; gives the names in ``folder`` that inner directories were moved to."""
+    moved = []
+    for below in os.listdir(here):
+        if not force:
+            remove_entry(here, below)
+            continue
+        try:
+            os.unlink(below, dir_fd=here)
+        except (IsADirectoryError, PermissionError):
+            with suppress(OSError):
+                _open_up(here, below)  # a directory that may not be written cannot be moved either
+            fresh = f"purge-{os.urandom(12).hex()}"
+            os.rename(below, fresh, src_dir_fd=here, dst_dir_fd=folder)
+            moved.append(fresh)
+    return moved
 
 
 def _open_up(folder: int, name: str) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 HOME = ".fsjail"
 NAME_MAX = 255  # bytes
+_TOKEN = re.compile(r"[0-9a-f]{24}").fullmatch
 OUR_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}(-2)?").fullmatch
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
@@ -96,6 +97,7 @@ class TrashHome:
             if not self._open(create=create):
                 self.close()
                 return False
+            self._demand_own()
             fds = (self._home, self._stage, self._info, self._files)
             self.inodes = frozenset((st.st_dev, st.st_ino) for st in map(os.fstat, fds))
             with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
@@ -135,6 +137,14 @@ class TrashHome:
         finally:
             os.close(trash)
         return True
+
+    def _demand_own(self) -> None:
+        """The folder must be ours, or the root's owner's, and closed to everybody else."""
+        st = os.fstat(self._home)
+        if st.st_uid not in {os.geteuid(), os.stat(".", dir_fd=self._root).st_uid}:
+            raise PermissionError(errno.EACCES, "it belongs to somebody else")
+        if st.st_mode & 0o077 and st.st_uid == os.geteuid():
+            os.fchmod(self._home, 0o700)
 
     @staticmethod
     def _folder(parent: int, name: str, *, create: bool) -> int | None:
@@ -267,7 +277,12 @@ class TrashHome:
 
     def _item(self, identity: str) -> TrashItem:
         st = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
-        size = self._size(identity) if stat_.S_ISDIR(st.st_mode) else st.st_size
+        size = st.st_size
+        if stat_.S_ISDIR(st.st_mode):
+            try:
+                size = self._size(identity)
+            except (OSError, Moved):  # closed to us, or changed under us: it can be restored all the same
+                size = 0
         try:
             text = _read(self._info, identity + INFO)
         except OSError:
@@ -289,20 +304,42 @@ class TrashHome:
 
     def _size(self, identity: str) -> int:
         total = 0
-        for _, _, names, fd in os.fwalk(identity, dir_fd=self._files, follow_symlinks=False):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    total += os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+        for name, st in self._below(identity):
+            del name
+            if st is not None:
+                total += st.st_size
         return total
 
-    def names_below(self, identity: str) -> Iterator[tuple[str, bool]]:
-        """Relative names in a kept directory, with whether each is a directory."""
-        for folder, folders, names, _ in os.fwalk(identity, dir_fd=self._files, follow_symlinks=False):
-            below = folder[len(identity) + 1 :]
-            for name in folders:
-                yield (f"{below}/{name}" if below else name), True
-            for name in names:
-                yield (f"{below}/{name}" if below else name), False
+    def names_below(self, identity: str) -> Iterator[tuple[str, bool | None]]:
+        """Relative names in a kept directory, with whether each is a directory (None for a link)."""
+        for name, st in self._below(identity):
+            link = st is not None and stat_.S_ISLNK(st.st_mode)
+            yield name, None if link else st is None
+
+    def _below(self, identity: str) -> Iterator[tuple[str, os.stat_result | None]]:
+        """Relative names in a kept directory, with the lstat of what is no directory.
+
+        Each directory is opened anew by its name, so that depth costs neither descriptors nor stack.
+        """
+        pending = [""]
+        while pending:
+            below = pending.pop()
+            fd = reopen(self._files, [identity, *filter(None, below.split("/"))])
+            try:
+                here = os.open(".", DIRECTORY, dir_fd=fd)
+            finally:
+                os.close(fd)
+            try:
+                with os.scandir(here) as entries:
+                    for entry in entries:
+                        name = f"{below}/{entry.name}" if below else entry.name
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(name)
+                            yield name, None
+                        else:
+                            yield name, entry.stat(follow_symlinks=False)
+            finally:
+                os.close(here)
 
     # ── recovery ─────────────────────────────────────────────────────────────────────
 
@@ -375,7 +412,10 @@ class TrashHome:
     def _recover_beside(self, mark: str) -> str:
         """Remove what a crash left beside a name on another file system; its mark says in which folder."""
         place = os.fsdecode(_read(self._stage, mark))
-        name = f".fsjail-{mark.removesuffix('.beside')}"
+        token = mark.removesuffix(".beside")
+        if not _TOKEN(token):  # not made by us
+            return f"left {mark} alone"
+        name = f".fsjail-{token}"
         with suppress(OSError, Moved):  # the folder is gone, or has become a link
             folder = reopen(self._root, place.split("/") if place else [])
             try:

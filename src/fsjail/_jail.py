@@ -249,9 +249,15 @@ class Jail(Reads, Changes):
     ) -> Target:
         """Resolve one end and decide; the target comes back held, or nothing is held."""
         hops = self._judge.hops(op, end)
-        target = (
-            self._root.open(request, hops) if opened else self._root.resolve(request, hops, follow=follow)
-        )
+        try:
+            if opened:
+                target = self._root.open(request, hops)
+            else:
+                target = self._root.resolve(request, hops, follow=follow)
+        except OSError:
+            if not sure:  # what is not there is refused like what is
+                self._judge.missing(op, end, request)
+            raise
         try:
             target.must_dir, target.dot_end = request.must_dir, request.dot_end
             if not sure or target.name != request.name:
@@ -348,7 +354,10 @@ class Jail(Reads, Changes):
             self._judge.early(op, 0, request)
             goal = None if to is None or op not in {"copy", "move"} else self._parse_goal(to, op)
             try:
-                return self._checked(op, request, goal)
+                for _ in range(_ATTEMPTS):
+                    with suppress(Moved):
+                        return self._checked(op, request, goal)
+                raise OSError(errno.EAGAIN, "the name keeps changing")
             except (AccessDenied, InvalidName):
                 raise
             except OSError:  # nothing there yet, or not reachable: the names decide

@@ -54,11 +54,12 @@ class Judge:
         if access in {"read", "write"}:
             return policy.judge(access, name, is_dir)
         plain = "write" if access == "parent" else "read"
-        verdict = policy.judge(plain, name, True if access == "list" else is_dir)
+        verdict = policy.judge(plain, name, is_dir)
         if verdict.allowed or not verdict.why.startswith(("read.allow", "write.allow")):
             return verdict
         # A directory on the way to something allowed can be passed; listing shows only the way.
-        passes = access != "stat" or is_dir is not False
+        # Only what is a directory: a name that is refused must answer alike, there or not.
+        passes = access == "parent" or is_dir is True
         if passes and (name == "." or policy.may_contain(name, plain)):
             return Verdict(allowed=True, why="filtered", rule=None)
         return verdict
@@ -87,12 +88,22 @@ class Judge:
         for access in ACCESS[op, end]:
             verdict = self.verdict(access, request.name, as_dir)
             if verdict.allowed:
+                sure = sure and verdict.why != "filtered"
                 continue
             if as_dir is None and self._could_allow(access, request.name):
                 sure = False  # a rule for directories only: what is there decides
                 continue
             raise self.refuse(op, request.name, verdict)
         return sure
+
+    def missing(self, op: str, end: int, request: Request) -> None:
+        """Refuse a name that could not be reached where one that is there would have been refused."""
+        as_dir = True if op in {"mkdir", "parent"} else None
+        for access in ACCESS[op, end]:
+            if request.name is not None:
+                verdict = self.verdict(access, request.name, as_dir)
+                if not verdict.allowed:
+                    raise self.refuse(op, request.name, verdict)
 
     def hops(self, op: str, end: int) -> OnName:
         """A callback for each further name that a link brings up."""
@@ -143,8 +154,9 @@ class Judge:
             raise self.refuse("read", plain, verdict)
 
     def _denied(self, op: str, name: str) -> None:
-        verdict = self.policy.judge("read", name, True)
-        if not verdict.allowed and _is_deny(verdict):
+        """Refuse a directory that is only left again by "..", unless it leads to something allowed."""
+        verdict = self.verdict("list", name, True)
+        if not verdict.allowed and (_is_deny(verdict) or not self.verdict("parent", name, True).allowed):
             raise self.refuse(op, name, verdict)
 
     def _could_allow(self, access: str, name: str) -> bool:

@@ -52,15 +52,16 @@ class Reads(Door):
             UnicodeDecodeError: the lines are not text in this encoding.
             AccessDenied, OSError: as :meth:`read_bytes`.
         """
-        most = self.limits.max_read_bytes
+        limits = self.limits
         return self._mediate(
-            "read", path, lambda it: read_lines(it, start, count, encoding, most), opened=True
+            "read", path, lambda it: read_lines(it, start, count, encoding, limits), opened=True
         )
 
     def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
         """The status of a file, directory, or of a link itself with ``follow_symlinks=False``."""
 
         def act(target: Target) -> os.stat_result:
+            self._demand_way(target)
             if target.st is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             return target.st
@@ -93,6 +94,7 @@ class Reads(Door):
         """The entries of a directory that may be read, by name; what is denied is not shown."""
 
         def act(target: Target) -> list[Entry]:
+            self._demand_way(target)
             if not target.kind:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             return self._looker().entries(target.fd, target.name)
@@ -156,6 +158,13 @@ class Reads(Door):
         wanted = None if glob is None else _search.compile_filter(glob)
         return self._looker().grep(search, start, wanted, max_hits, is_dir=is_dir)
 
+    def _demand_way(self, target: Target) -> None:
+        """Refuse a directory that no rule covers and that leads to nothing either, as if it were missing."""
+        if target.kind and target.name != ".":
+            verdict = self._judge.verdict("read", target.name, True)
+            if not verdict.allowed and not self._looker().leads(target.name):
+                raise self._judge.refuse("list", target.name, verdict)
+
     def _looker(self) -> _search.Looker:
         return _search.Looker(self._root, self._judge, self.limits)
 
@@ -163,6 +172,7 @@ class Reads(Door):
         """Judge where a search begins; gives its canonical name and whether it is a directory."""
 
         def act(target: Target) -> tuple[str, bool]:
+            self._demand_way(target)
             if target.st is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if directory and not target.kind:

@@ -86,6 +86,7 @@ class Trash:
                     return Change("restore", target.name)
                 if not overwrite:
                     raise FileExistsError(errno.EEXIST, "the name is taken; restore with to= or overwrite")
+                jail._judge_tree("delete", target, None)
                 return Change("restore", target.name, saved=store.swap(identity, target, reason))
             except FileExistsError:
                 if target.st is None:
@@ -176,7 +177,12 @@ def undo(
     dry_run: bool,
 ) -> list[Change]:
     """Take changes back, newest first; see ``Jail.undo``."""
-    events = [event for event in jail.audit.events() if event.decision == "allow" and event.op in _UNDOABLE]
+    try:
+        log = list(jail.audit.events())
+    except OSError as error:
+        # Its own text names the log's folder, which is a path of the host.
+        raise TrashError(error.errno or errno.EIO, "the log cannot be read, so nothing was undone") from None
+    events = [event for event in log if event.decision == "allow" and event.op in _UNDOABLE]
     undone: set[int] = set()
     for event in reversed(events):  # an undo that was undone itself does not count
         if event.seq not in undone and event.extra and "undoes" in event.extra:

@@ -49,6 +49,7 @@ MAX_LINKS = 40  # as Linux
 _ASK_THE_WALK = {errno.ELOOP, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.ENXIO}
 MAX_HELD = 64  # descriptors that one walk holds
 _PARSED_MAX = 8192
+_PARSED_LONG = 256  # characters
 
 
 class Target:
@@ -169,9 +170,11 @@ class Root:
         request = self._parsed.get(asked)
         if request is None:
             request = self._parse(asked)
-            if len(self._parsed) >= _PARSED_MAX:
-                self._parsed.clear()
-            self._parsed[asked] = request
+            # Long ones are not kept, so that what an agent asks for cannot fill the memory.
+            if len(asked) <= _PARSED_LONG and request.direct:
+                if len(self._parsed) >= _PARSED_MAX:
+                    self._parsed.clear()
+                self._parsed[asked] = request
         return request
 
     def _parse(self, asked: str) -> Request:
@@ -468,6 +471,9 @@ def reopen(root: int, names: Sequence[str]) -> int:
     """Open a directory by canonical components; no link is followed on the way."""
     fd = os.open(".", PATH, dir_fd=root)
     for name in names:
+        if name in {"", ".", ".."}:  # no canonical name; it may come from a planted file
+            os.close(fd)
+            raise Moved
         try:
             below = os.open(name, PATH, dir_fd=fd)
         finally:

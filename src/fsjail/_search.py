@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     Search = Callable[[bytes, int], tuple[int, int] | None]
     Filter = Callable[[str], bool]
 
-_BLOCK = 4 << 20  # bytes of a file searched at once
+# Bytes of a file searched at once, and steps of a compiled pattern: RE2 may take their product in time,
+# and the clock is looked at between the blocks.
+_BLOCK = 256 << 10
+_PROGRAM = 2000
 _BINARY = 8192  # a NUL within so many bytes means binary, as grep and git have it
 _LINE = 2000  # characters of a line that a hit shows
 _PATTERN = 4096
@@ -93,7 +96,7 @@ class Looker:
         if self._judge.policy.judge("read", path, True).allowed:
             return True
         # Only the way to something readable is shown; a denied directory is not opened.
-        return self._judge.verdict("list", path, True).allowed and self._leads(path)
+        return self._judge.verdict("list", path, True).allowed and self.leads(path)
 
     def _shows_link(self, path: str) -> bool:
         """A link is hidden when its target may not be read or is outside; dangling ones are shown."""
@@ -110,7 +113,7 @@ class Looker:
             return True
         return True
 
-    def _leads(self, path: str) -> bool:
+    def leads(self, path: str) -> bool:
         """Whether a directory that no allow rule covers leads to something that may be read."""
         pending = [path]
         while pending:
@@ -237,7 +240,10 @@ class Looker:
     def _files(self, start: str, wanted: Filter | None, *, is_dir: bool) -> Iterator[tuple[str, int]]:
         if not is_dir:
             with suppress(Moved, FileNotFoundError):  # gone or swapped since it was judged: no hits
-                with self._root.open(self._root.parse(start), self._judge.hops("read", 0)) as target:
+                request = self._root.parse(start)
+                with self._root.open(request, self._judge.hops("read", 0)) as target:
+                    self._judge.final("read", 0, request, target, target.kind)
+                    self._judge.not_own("read", request, target)
                     fd, target.fd = target.fd, -1
                 if fd >= 0:
                     yield start, fd
@@ -349,6 +355,9 @@ def compile_search(pattern: str, *, ignore_case: bool, literal: bool) -> Search:
         reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else error
         message = f"not a regular expression in RE2 syntax (no look-around, no back-references): {reason}"
         raise ValueError(message) from None
+    if compiled.programsize > _PROGRAM:
+        message = f"the pattern is too large: {compiled.programsize} steps, {_PROGRAM} are possible"
+        raise ValueError(message)
     by_line = not literal and ("\\A" in pattern or "\\z" in pattern)
 
     def search(block: bytes, at: int) -> tuple[int, int] | None:

@@ -127,6 +127,10 @@ class TrashStore(AcrossDevices):
                 }:
                     raise _kept_nothing(error, reason.path) from None
             else:
+                if not same(os.stat(identity, dir_fd=self._files, follow_symlinks=False), target.st):
+                    renameat2(self._files, identity, target.parent, target.leaf, RENAME_EXCHANGE)
+                    self.unclaim(other.id)
+                    raise Moved
                 # Crash here: files/ID holds the other content under the first info file: listed, not lost.
                 rename_new(self._files, identity, self._files, other.id, private=True)
                 self.unclaim(identity)

@@ -250,6 +250,8 @@ def _answer(call: Callable[[], str], *also: type[Exception]) -> str:
         # Only the system's own text and the caller's own spelling: str(error) could hold more.
         asked = f": {_shown(error.filename)}" if isinstance(error.filename, str) else ""
         text = f"Failed: {error.strerror or type(error).__name__}{asked}"
+    except MemoryError:
+        text = "Limit: there is not enough memory for this; work on a smaller part."
     except also as error:
         text = f"Failed: {error}"
     # A lone surrogate (a name that is not UTF-8) would break the JSON that carries the answer.
