@@ -175,9 +175,10 @@ def test_what_a_crash_left_beside_is_removed(jail, root, base):
     jail.write_text("x", "x")
     jail.delete("x")
     jail.close()
-    (root / ".fsjail/stage/abc.beside").write_text("mnt")
-    (root / "mnt/.fsjail-abc").mkdir()
-    (root / "mnt/.fsjail-abc/f").write_text("half")
+    token = "0123456789abcdef01234567"
+    (root / f".fsjail/stage/{token}.beside").write_text("mnt")
+    (root / f"mnt/.fsjail-{token}").mkdir()
+    (root / f"mnt/.fsjail-{token}/f").write_text("half")
     with Jail(root, OPEN, state=base / "state") as again:
         assert again.read_text("mnt/f") == "old"
     tidy(root)

@@ -924,7 +924,6 @@ def test_trash_diff(project):
     assert len(document("trash", "list")["items"]) == 3
 
 
-@pytest.mark.xfail(reason="UnicodeDecodeError of what is there now")
 def test_trash_diff_to_what_is_no_text_now(project):
     with made(project) as jail:
         identity = jail.write_bytes("src/deep/a.py", b"\xff").saved.id

@@ -323,7 +323,6 @@ def test_no_room_for_the_new_content_beside_keeps_the_old(border, jail, root, mo
     assert os.listdir(root / ".fsjail/stage") == []
 
 
-@pytest.mark.xfail(reason="kept as ID-2 without an info file: listed as damaged")
 def test_what_another_program_puts_there_while_it_crosses_is_kept_too(border, jail, root, monkeypatch):
     jail.write_text("mnt/f", "old")
     monkeypatch.setattr(_across, "renameat2", once(lambda: swap(root / "mnt/f", "theirs"), _across.renameat2))
@@ -369,9 +368,7 @@ def test_without_links_a_failed_move_onto_puts_the_old_back(jail, root, monkeypa
     tidy(root)
 
 
-@pytest.mark.parametrize(
-    "op", ["move", pytest.param("delete", marks=pytest.mark.xfail(reason="its info file is removed"))]
-)
+@pytest.mark.parametrize("op", ["move", "delete"])
 def test_the_name_is_swapped_and_taken_again(op, jail, root, monkeypatch):
     """What was moved by mistake cannot go back, because its name is taken: it is kept, and told."""
     (root / "f").write_text("judged")
@@ -507,7 +504,6 @@ def test_a_file_that_grows_while_it_is_copied(pair, monkeypatch):
     assert content(pair[1]) == b"abcdefghmore"
 
 
-@pytest.mark.xfail(reason="padded with zeros to the size that it had")
 def test_a_file_that_shrinks_while_it_is_copied(pair, monkeypatch):
     monkeypatch.setattr(os, "lseek", whence(os.SEEK_HOLE, lambda: os.ftruncate(pair[0], 3)))
     assert _copying.copy_data(*pair) == 3
@@ -890,7 +886,6 @@ def test_diff_of_what_is_no_text_file(jail, root):
         jail.trash.diff("../../f")
 
 
-@pytest.mark.xfail(reason="UnicodeDecodeError of what is there now")
 def test_diff_to_what_is_no_text_now(jail, root):
     (root / "f").write_text("text")
     saved = jail.write_bytes("f", b"\xff\xfe").saved

@@ -210,7 +210,9 @@ def test_an_allow_list_shows_the_way_only(root, make, resolver):
     assert [entry.name for entry in jail.listdir()] == ["docs", "src", "top.md"]
     assert [entry.name for entry in jail.listdir("docs")] == ["a"]
     assert [entry.name for entry in jail.listdir("docs/a")] == ["b"]
-    assert jail.listdir("other") == []
+    for nowhere in ("other", "missing"):  # what leads nowhere is refused like what is not there
+        with pytest.raises(PolicyDenied):
+            jail.listdir(nowhere)
     assert jail.glob("**/*") == ["docs/a/b/x.md", "src/w.md", "top.md"]
     assert [path for path, *_ in hits(jail, "needle")] == ["top.md", "docs/a/b/x.md", "src/w.md"]
     assert [folder for folder, _, _ in jail.walk()] == [".", "docs", "docs/a", "docs/a/b", "src"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fsjail._copying import copy_data, copy_entry, copy_metadata, demand_no_mount, remove_entry
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NEW, TrashHome, same, write_new
+from fsjail._home import NEW, Reason, TrashHome, same, write_new
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2, syncfs
 
@@ -151,7 +151,14 @@ class AcrossDevices(TrashHome):
             left = os.stat(name, dir_fd=target.parent, follow_symlinks=False)
             if not same(left, target.st):
                 # Another program replaced the file meanwhile: its content is kept too.
-                copy_entry(target.parent, name, self._files, f"{identity}-2")
+                self._keep_too(left, identity, target.parent, name)
+
+    def _keep_too(self, st: os.stat_result, identity: str, folder: int, name: str) -> None:
+        with self._hidden() as new:
+            copy_entry(folder, name, self._stage, new)
+            first = self.item(identity)
+            item = self.claim(st, Reason(first.path, first.why, first.actor))
+            rename_new(self._stage, new, self._files, item.id, private=True)
 
     def place_across(self, new: Staged, target: Target) -> None:
         """Give content that lies in the stage a free name on another file system.

@@ -246,11 +246,11 @@ class Changes(Door):
             the directories that were created, outermost first.
         """
         made: list[str] = []
-        if not self._root.parse(path).direct:
-            return made  # "new/../x" asks for no directory "new"
         if not self.check("mkdir" if judged == "mkdir" else "write", path):
             return made  # the call itself refuses, and nothing was made
-        parts = self._root.parse(path).parts[:-1]
+        request = self._root.parse(path)
+        # "new/../x" asks for no directory "new".
+        parts = request.parts[:-1] if request.direct else ()
         for number in range(1, len(parts) + 1):
             parent = "/".join(parts[:number])
             if not self.is_dir(parent):

@@ -49,8 +49,8 @@ def copy_data(source: int, target: int) -> int:
             begin, end = at, size  # no holes on this file system
         at = _copy_range(source, target, begin, end)
         if at < end:
-            break  # it became shorter meanwhile
-    os.ftruncate(target, max(size, at) if at >= size else size)
+            size = at  # it became shorter meanwhile
+    os.ftruncate(target, size)
     # What grew behind the size, and files of /proc, whose size is 0.
     os.lseek(source, size, os.SEEK_SET)
     os.lseek(target, size, os.SEEK_SET)

@@ -447,7 +447,9 @@ class TrashHome:
             if same(kept, left):
                 os.unlink(identity, dir_fd=self._stage)
             else:  # another program's content, caught by the exchange
-                rename_new(self._stage, identity, self._files, f"{identity}-2")
+                first = self._item(identity)
+                item = self.claim(left, Reason(first.path, first.why, first.actor))
+                rename_new(self._stage, identity, self._files, item.id, private=True)
         return f"finished keeping {identity}"
 
     def _recover_unfinished(self, identity: str) -> str:

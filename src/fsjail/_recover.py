@@ -154,6 +154,8 @@ class Trash:
         except FileNotFoundError:
             jail._judge.old_name(item.path, item.kind)
             now = ""
+        except UnicodeDecodeError:
+            raise TrashError(errno.EINVAL, "what is there now is no text file", id) from None
         try:
             return unified_diff(item.path, self._store.read(id, jail.limits.max_read_bytes).decode(), now)
         except UnicodeDecodeError:

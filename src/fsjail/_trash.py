@@ -54,7 +54,7 @@ class TrashStore(AcrossDevices):
                     if error.errno != errno.EXDEV:
                         raise
                     self._keep_across(target, item.id)
-            except KeptError:
+            except KeptError:  # it is in the trash, but not all went as it should
                 raise
             except BaseException as error:
                 self.unclaim(item.id)
@@ -241,7 +241,7 @@ class TrashStore(AcrossDevices):
                 rename_new(dst_fd, dst, src_fd, src)
                 raise Moved
             message = f"something else took the name while it was moved; it is kept as {dst}"
-            raise TrashError(errno.EBUSY, message)
+            raise KeptError(errno.EBUSY, message)
 
     def _link_old(self, target: Target, identity: str) -> bool:
         """Link the live inode into the trash; False where links cannot be had."""
