@@ -420,6 +420,46 @@ def test_two_jails_replace_one_file(make, root, monkeypatch):
     tidy(root)
 
 
+def test_a_restore_over_a_name_that_is_swapped_meanwhile(jail, root, monkeypatch):
+    """What came between judging and exchanging goes back first, and is judged anew."""
+    jail.write_text("f", "one")
+    saved = jail.write_text("f", "two").saved
+    monkeypatch.setattr(_trash, "renameat2", once(lambda: swap(root / "f", "theirs"), _trash.renameat2))
+    jail.trash.restore(saved.id, overwrite=True)
+    assert (root / "f").read_text() == "one"
+    assert kept(root) == ["theirs"]
+    tidy(root)
+
+
+@pytest.mark.parametrize("place", ["../outside", "..", "d/../../outside", "./d", "d//e"])
+def test_a_planted_mark_leads_nowhere(place, jail, root, base):
+    """Recovery removes what a mark names: the mark must not lead out of the root."""
+    jail.delete(jail.write_text("f", "x").path)
+    (root / "d").mkdir()
+    (base / "outside/.fsjail-abc").write_text("theirs")
+    (base / ".fsjail-abc").write_text("theirs")
+    (root / ".fsjail/stage/abc.beside").write_text(place)
+    jail.trash.recover()
+    assert (base / "outside/.fsjail-abc").read_text() == "theirs"
+    assert (base / ".fsjail-abc").read_text() == "theirs"
+    tidy(root)
+
+
+def test_check_of_a_name_that_keeps_changing(jail, root, monkeypatch):
+    """It ends, and the names decide."""
+    (root / "f").write_text("x")
+    asked: list[int] = []
+
+    def moved(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise Moved
+
+    monkeypatch.setattr(jail, "_checked", moved)
+    assert jail.check("read", "f")
+    assert not jail.check("read", ".env")
+    assert 1 < len(asked) < 100
+
+
 def test_nothing_cannot_be_kept(jail):
     with jail._root.resolve(jail._root.parse("nothing")) as target, pytest.raises(Moved):
         jail._store.keep(target, Reason("nothing", "deleted", None))

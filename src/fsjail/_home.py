@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 from fsjail._copying import remove_entry
 from fsjail._errors import LimitExceeded, Moved, TrashError
 from fsjail._root import reopen
-from fsjail._selftest import DIRECTORY, READ
+from fsjail._selftest import DIRECTORY, HOW_DIRECTORY, READ, self_test
 from fsjail._stage import rename_new, sync_folder
+from fsjail._syscalls import openat2
 from fsjail._trashinfo import INFO, TrashItem, damaged, make_info, parse_info
 
 if TYPE_CHECKING:
@@ -324,11 +325,7 @@ class TrashHome:
         pending = [""]
         while pending:
             below = pending.pop()
-            fd = reopen(self._files, [identity, *filter(None, below.split("/"))])
-            try:
-                here = os.open(".", DIRECTORY, dir_fd=fd)
-            finally:
-                os.close(fd)
+            here = self._open_kept(f"{identity}/{below}" if below else identity)
             try:
                 with os.scandir(here) as entries:
                     for entry in entries:
@@ -340,6 +337,20 @@ class TrashHome:
                             yield name, entry.stat(follow_symlinks=False)
             finally:
                 os.close(here)
+
+    def _open_kept(self, name: str) -> int:
+        """Open a directory in the trash; no component may be a link."""
+        if self_test():
+            try:
+                return openat2(self._files, os.fsencode(name), HOW_DIRECTORY)
+            except OSError as error:
+                if error.errno not in {errno.ENAMETOOLONG, errno.ENOSYS, errno.EPERM}:
+                    raise
+        fd = reopen(self._files, name.split("/"))
+        try:
+            return os.open(".", DIRECTORY, dir_fd=fd)
+        finally:
+            os.close(fd)
 
     # ── recovery ─────────────────────────────────────────────────────────────────────
 
