@@ -24,7 +24,7 @@ from fsjail import (
     TrashError,
     _across,
     _copying,
-    _home,
+    _crash,
     _stage,
     _syscalls,
     _trash,
@@ -436,12 +436,12 @@ def test_a_planted_mark_leads_nowhere(place, jail, root, base):
     """Recovery removes what a mark names: the mark must not lead out of the root."""
     jail.delete(jail.write_text("f", "x").path)
     (root / "d").mkdir()
-    (base / "outside/.fsjail-abc").write_text("theirs")
-    (base / ".fsjail-abc").write_text("theirs")
-    (root / ".fsjail/stage/abc.beside").write_text(place)
+    (base / "outside/.fsjail-0123456789abcdef01234567").write_text("theirs")
+    (base / ".fsjail-0123456789abcdef01234567").write_text("theirs")
+    (root / ".fsjail/stage/0123456789abcdef01234567.beside").write_text(place)
     jail.trash.recover()
-    assert (base / "outside/.fsjail-abc").read_text() == "theirs"
-    assert (base / ".fsjail-abc").read_text() == "theirs"
+    assert (base / "outside/.fsjail-0123456789abcdef01234567").read_text() == "theirs"
+    assert (base / ".fsjail-0123456789abcdef01234567").read_text() == "theirs"
     tidy(root)
 
 
@@ -477,7 +477,7 @@ def test_recovery_says_what_it_could_not_mend(jail, root, monkeypatch):
     jail.write_text("f", "x")
     jail.delete("f")
     (root / ".fsjail/stage/purge-1").write_text("x")
-    monkeypatch.setattr(_home, "remove_entry", fails(errno.EIO))
+    monkeypatch.setattr(_crash, "remove_entry", fails(errno.EIO))
     assert jail.trash.recover() == ["could not bring purge-1 in order: Input/output error"]
     monkeypatch.undo()
     assert jail.trash.recover() == ["ended the removal of 1"]

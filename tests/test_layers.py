@@ -26,6 +26,8 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     ("L0 parts of a leaf", {"_answers", "_chain", "_copying", "_rules", "_verify", "pathspec"}),
     ("L1 leaves", {"_audit", "_dirs", "_keys", "_limits", "_policy", "_root", "_stage", "_streams"}),
     ("L2 on descriptors", {"_home"}),
+    ("L2 on descriptors", {"_kept"}),
+    ("L2 on descriptors", {"_crash"}),
     ("L2 on descriptors", {"_across"}),
     ("L2 on descriptors", {"_trash"}),
     ("L3 parts of the facade", {"_content", "_door", "_judge", "_recover", "_search"}),
@@ -56,6 +58,8 @@ CHANGES = {
     "_copying": "copies and removes trees, from descriptor to descriptor",
     "_across": "hides what it copies until it is whole",
     "_home": "the trash's own folder",
+    "_kept": "reads what the trash holds",
+    "_crash": "ends or rolls back in the trash what a crash left",
     "_trash": "moves in and out of it",
     "_logfiles": "opens the log's own files",
     "_chain": "makes the log's folder, writes and rotates its files",
@@ -90,7 +94,7 @@ CHANGING = {
     "utime",
 }
 # Who may list a folder: by a descriptor, but for the last, which shows a person what an agent cannot see.
-LISTS = {"_root", "_home", "_copying", "_logfiles", "_judge", "_search", "_jail", "cli/_survey"}
+LISTS = {"_root", "_kept", "_crash", "_copying", "_logfiles", "_judge", "_search", "_jail", "cli/_survey"}
 LISTING = {"fwalk", "listdir", "scandir", "walk"}
 # Who may ask the file system about a name by path: it may mean something else a moment later.
 BY_PATH = {

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fsjail._copying import copy_data, copy_entry, copy_metadata, demand_no_mount, remove_entry
+from fsjail._crash import Recovery
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NEW, Reason, TrashHome, same, write_new
+from fsjail._home import NEW, Reason, same, write_new
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2, syncfs
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from fsjail._stage import Staged
 
 
-class AcrossDevices(TrashHome):
+class AcrossDevices(Recovery):
     """The steps of :class:`TrashStore` where a rename answers ``EXDEV``."""
 
     def bring(self, folder: int, name: str, target: Target, on_entry: OnEntry | None = None) -> int:
