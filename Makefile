@@ -6,6 +6,7 @@
 #   make check   lint, types, layers, tests: what has to pass before a commit
 #   make soak    the long races and fuzzing (minutes)
 #   make lint    ruff and mypy
+#   make bench   what keeping costs: delete and overwrite, against what people use instead
 #   make wheel   builds the wheel and tries it in an environment of its own
 #   make clean   removes .venv and what the tools left
 
@@ -20,7 +21,7 @@ WORKERS = -n 2 --dist loadfile
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help demo test soak check lint layers wheel clean
+.PHONY: help demo test soak bench check lint layers wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +35,9 @@ test: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(PY) -m pytest -m soak
+
+bench: $(VENV)/.bench
+	$(PY) benchmarks/trash.py
 
 check: lint layers test
 
@@ -88,6 +92,10 @@ $(VENV)/.fsjail: $(VENV)/.made
 
 $(VENV)/.test: $(VENV)/.made
 	$(PIP) install --editable . --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.made
+	$(PIP) install --editable . --group bench
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.made

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fsjail._copying import copy_data, copy_entry, copy_metadata, demand_no_mount, remove_entry
 from fsjail._crash import Recovery
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NEW, Reason, same, write_new
+from fsjail._home import NEW, same, write_new
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2, syncfs
 
@@ -83,14 +83,14 @@ class AcrossDevices(Recovery):
                 remove_entry(self._stage, name)
 
     @contextmanager
-    def _beside(self, target: Target) -> Iterator[str]:
+    def _beside(self, target: Target, identity: str = "") -> Iterator[str]:
         """A free, unguessable name in the target's own folder, for which the stage holds a mark.
 
         Crash inside: recover finds the name by the mark, and removes it.
         """
         token = os.urandom(12).hex()
         mark, name = f"{token}.beside", f".fsjail-{token}"
-        place = os.fsencode(os.path.dirname(target.name))
+        place = os.fsencode(f"{os.path.dirname(target.name)}\0{identity}")
         write_new(self._stage, mark, place, NEW, durable=self.durable)
         try:
             yield name
@@ -139,7 +139,7 @@ class AcrossDevices(Recovery):
 
     def _replace_across(self, target: Target, new: Staged, identity: str) -> None:
         self._copy_old(target, identity)
-        with self._beside(target) as name:
+        with self._beside(target, identity) as name:
             try:
                 new.name_as(target.parent, name)
             except OSError as error:  # it lies in the stage, on the other side
@@ -148,18 +148,12 @@ class AcrossDevices(Recovery):
                 self._copy_new(new, target, name)
             # Crash before: recover removes the name beside; the old content has its name.
             renameat2(target.parent, name, target.parent, target.leaf, RENAME_EXCHANGE)
-            # Crash behind: recover removes the old content beside, which the trash has.
+            # Crash behind: recover removes the old content beside, which the trash has; and keeps it if
+            # it is not that.
             left = os.stat(name, dir_fd=target.parent, follow_symlinks=False)
             if not same(left, target.st):
                 # Another program replaced the file meanwhile: its content is kept too.
-                self._keep_too(left, identity, target.parent, name)
-
-    def _keep_too(self, st: os.stat_result, identity: str, folder: int, name: str) -> None:
-        with self._hidden() as new:
-            copy_entry(folder, name, self._stage, new)
-            first = self.item(identity)
-            item = self.claim(st, Reason(first.path, first.why, first.actor))
-            rename_new(self._stage, new, self._files, item.id, private=True)
+                self.keep_too(left, identity, target.parent, name)
 
     def place_across(self, new: Staged, target: Target) -> None:
         """Give content that lies in the stage a free name on another file system.

@@ -13,9 +13,9 @@ from fsjail._content import copy_file, copy_tree, decode, demand_regular, demand
 from fsjail._copying import copy_data
 from fsjail._door import Door
 from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
+from fsjail._home import Reason, same
 from fsjail._stage import Staged, sync_folder
 from fsjail._streams import StagedRaw, open_plain, open_staged
-from fsjail._trash import Reason
 from fsjail._values import NOTHING, Change
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ class Changes(Door):
         def act(source: Target, end: Target) -> Change:
             into_itself(source, end)
             _onto_parent(source, end)
-            if end.st is not None and (not overwrite or _same_file(source, end)):
+            if end.st is not None and (not overwrite or same(source.st, end.st)):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             if not source.kind:
                 demand_writable(end)
@@ -397,7 +397,7 @@ class Changes(Door):
                 number = errno.EISDIR if end.kind else errno.ENOTDIR
                 raise error(number, os.strerror(number))
             reason = Reason(end.name, "moved onto", self.actor)
-            if stat_.S_ISREG(end.st.st_mode) and not _same_file(source, end):
+            if stat_.S_ISREG(end.st.st_mode) and not same(source.st, end.st):
                 saved = self._store.move_onto(source, end, reason)
             else:
                 # A directory or link; or two names of one inode, whose rename would do nothing.
@@ -437,9 +437,3 @@ def _demand_leaf(target: Target) -> None:
         raise InvalidName(errno.EINVAL, "the path ends in '.' or '..'; name the thing itself")
     if target.st is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-
-def _same_file(one: Target, other: Target) -> bool:
-    if one.st is None or other.st is None:
-        return False
-    return (one.st.st_dev, one.st.st_ino) == (other.st.st_dev, other.st.st_ino)

@@ -99,7 +99,7 @@ def copy_metadata(source: int, target: int, *, times: bool, privileges: bool = F
     """
     old, new = os.fstat(source), os.fstat(target)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with suppress(PermissionError):
+        with suppress(OSError):  # EPERM, or EINVAL for an owner that a user namespace does not know
             os.fchown(target, old.st_uid, old.st_gid)
     if hasattr(os, "listxattr"):
         with suppress(OSError):
@@ -144,7 +144,7 @@ def copy_entry(
         return _copy_folder(src_fd, src, dst_fd, dst, on_entry, below)
     if stat_.S_ISLNK(st.st_mode):
         os.symlink(os.readlink(src, dir_fd=src_fd), dst, dir_fd=dst_fd)
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.chown(dst, st.st_uid, st.st_gid, dir_fd=dst_fd, follow_symlinks=False)
         os.utime(dst, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=dst_fd, follow_symlinks=False)
         return 0

@@ -10,14 +10,14 @@ import os
 import re
 from contextlib import suppress
 
-from fsjail._copying import remove_entry
+from fsjail._copying import copy_entry, remove_entry
 from fsjail._errors import Moved
-from fsjail._home import Reason, read_info, same
+from fsjail._home import Reason, kind_of, read_info, same
 from fsjail._kept import KeptItems
 from fsjail._root import reopen
 from fsjail._selftest import READ
 from fsjail._stage import rename_new
-from fsjail._trashinfo import INFO
+from fsjail._trashinfo import INFO, parse_info
 
 # Names that fsjail gives: of its items, and beside a name on another file system.
 _OUR_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}").fullmatch
@@ -95,19 +95,49 @@ class Recovery(KeptItems):
 
     def _recover_beside(self, mark: str) -> str:
         """Remove what a crash left beside a name on another file system; its mark says in which folder."""
-        place = os.fsdecode(read_info(self._stage, mark))
         token = mark.removesuffix(".beside")
         if not _TOKEN(token):  # not made by us
             return f"left {mark} alone"
+        place, _, identity = os.fsdecode(read_info(self._stage, mark)).partition("\0")
         name = f".fsjail-{token}"
-        with suppress(OSError, Moved):  # the folder is gone, or has become a link
+        try:
             folder = reopen(self._root, place.split("/") if place else [])
-            try:
+        except (FileNotFoundError, NotADirectoryError, Moved):  # the folder is gone, or has become a link
+            self._unlink(self._stage, mark)
+            return f"nothing is left beside in {place or '.'}"
+        try:
+            if identity:
+                self._keep_stranger(folder, name, identity)
+            with suppress(FileNotFoundError):
                 remove_entry(folder, name)
-            finally:
-                os.close(folder)
+        finally:
+            os.close(folder)
         self._unlink(self._stage, mark)
         return f"removed an unfinished copy in {place or '.'}"
+
+    def _keep_stranger(self, folder: int, name: str, identity: str) -> None:
+        """Keep what the exchange caught, if it is neither the new content nor the old that was copied."""
+        try:
+            left = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            info = read_info(self._info, identity + INFO)
+            kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if f"\nX-Fsjail-Staged={left.st_dev}:{left.st_ino}\n".encode() in info:
+            return
+        if (left.st_size, left.st_mtime_ns) != (kept.st_size, kept.st_mtime_ns):
+            self.keep_too(left, identity, folder, name)
+
+    def keep_too(self, st: os.stat_result, identity: str, folder: int, name: str) -> None:
+        """Copy another program's content into the trash, under what an item says of it."""
+        new = f"new-{os.urandom(12).hex()}"
+        try:
+            copy_entry(folder, name, self._stage, new)
+            first = self._item(identity)
+            item = self.claim(st, Reason(first.path, first.why, first.actor))
+            rename_new(self._stage, new, self._files, item.id, private=True)
+        finally:
+            self._unlink(self._stage, new)
 
     def _recover_one(self, identity: str) -> str:
         """Bring one replacement to its end or its beginning: the inodes tell how far it came."""
@@ -121,8 +151,10 @@ class Recovery(KeptItems):
         except FileNotFoundError:
             return self._recover_unfinished(identity)
         if f"\nX-Fsjail-Staged={left.st_dev}:{left.st_ino}\n".encode() in info:
-            remove_entry(self._stage, identity)
-            return self._recover_unfinished(identity)
+            # The mark in the stage goes last: without it nobody would look at the rest again.
+            done = self._recover_unfinished(identity)
+            self._unlink(self._stage, identity)
+            return done
         try:
             kept = os.stat(identity, dir_fd=self._files, follow_symlinks=False)
         except FileNotFoundError:
@@ -144,8 +176,10 @@ class Recovery(KeptItems):
             self.unclaim(identity)
             return f"removed the claim {identity}: nothing had been moved"
         try:
-            live = os.stat(self.item(identity).path, dir_fd=self._root, follow_symlinks=False)
-        except OSError:
+            text = read_info(self._info, identity + INFO)
+            item = parse_info(text, identity, kind_of(kept), 0, kept.st_ctime, self.real)
+            live = os.stat(item.path, dir_fd=self._root, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
             live = None
         if not same(kept, live):
             return f"kept {identity}: its name holds something else"

@@ -239,6 +239,16 @@ class TrashHome(ABC):
                 write_new(self._info, identity + INFO, text, NEW, durable=self.durable)
                 return item
 
+    def holds(self, identity: str) -> bool:
+        """Whether there is content under an id; an error while looking counts as yes."""
+        try:
+            os.stat(identity, dir_fd=self._files, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def unclaim(self, identity: str) -> None:
         self._unlink(self._info, identity + INFO)
 

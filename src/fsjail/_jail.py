@@ -288,8 +288,8 @@ class Jail(Reads, Changes):
                 decision = jail_refusal(self.policy, rule, current, "jail: outside").decision
             elif decision.path != current:  # a name that a link or ".." led to
                 decision = replace(decision, path=current, resolved=decision.path)
-            if decision is not None:
-                error, why = AccessDenied.of(decision), decision.why
+            assert decision is not None  # noqa: S101 - jail_refusal always gives one
+            error, why = AccessDenied.of(decision), decision.why
         self.record(
             op,
             asked,

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from fsjail._errors import AccessDenied, OutOfBounds
-from fsjail._names import lexical, split
 from fsjail._policy import Verdict
 
 if TYPE_CHECKING:
@@ -118,8 +117,6 @@ class Judge:
 
     def final(self, op: str, end: int, request: Request, target: Target, kind: bool | None) -> None:
         """Judge the resolved name by what is really there."""
-        if target.name == "." and (op in {"delete", "move"} or end == 1):  # by way of a link
-            raise jail_refusal(self.policy, op, request.asked, "jail: root")
         asked = request.name or target.name
         for access in ACCESS[op, end]:
             if asked != target.name:  # reached through a link: that counts as file and as directory
@@ -146,12 +143,9 @@ class Judge:
 
     def old_name(self, name: str, kind: str) -> None:
         """Refuse to bring back what may not be read at the name that it had."""
-        plain, _ = lexical((), split(name))
-        if plain is None:
-            raise jail_refusal(self.policy, "read", name, "jail: outside")
-        verdict = self.policy.judge("read", plain, {"file": False, "directory": True}.get(kind))
+        verdict = self.policy.judge("read", name, {"file": False, "directory": True}.get(kind))
         if not verdict.allowed:
-            raise self.refuse("read", plain, verdict)
+            raise self.refuse("read", name, verdict)
 
     def _denied(self, op: str, name: str) -> None:
         """Refuse a directory that is only left again by "..", unless it leads to something allowed."""

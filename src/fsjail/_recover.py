@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fsjail._edit import unified_diff
-from fsjail._errors import Moved, TrashError
+from fsjail._errors import Moved, NotRegularFile, TrashError
 from fsjail._trash import Reason
 from fsjail._values import Change
 
@@ -154,7 +154,7 @@ class Trash:
         except FileNotFoundError:
             jail._judge.old_name(item.path, item.kind)
             now = ""
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, NotADirectoryError, IsADirectoryError, NotRegularFile):
             raise TrashError(errno.EINVAL, "what is there now is no text file", id) from None
         try:
             return unified_diff(item.path, self._store.read(id, jail.limits.max_read_bytes).decode(), now)
@@ -179,17 +179,11 @@ def undo(
     dry_run: bool,
 ) -> list[Change]:
     """Take changes back, newest first; see ``Jail.undo``."""
-    try:
-        log = list(jail.audit.events())
-    except OSError as error:
-        # Its own text names the log's folder, which is a path of the host.
-        raise TrashError(error.errno or errno.EIO, "the log cannot be read, so nothing was undone") from None
-    events = [event for event in log if event.decision == "allow" and event.op in _UNDOABLE]
+    events = _changes(jail)
     undone: set[int] = set()
     for event in reversed(events):  # an undo that was undone itself does not count
         if event.seq not in undone and event.extra and "undoes" in event.extra:
             undone.add(event.extra["undoes"])
-    kept = _kept_now(events)
     if change is not None:
         if change.op not in _UNDOABLE:
             raise TrashError(errno.EINVAL, f"a {change.op} cannot be undone")
@@ -200,10 +194,23 @@ def undo(
         chosen = [_Done.of_event(event) for event in _choose(jail, events, undone, actor, since)]
     result: list[Change] = []
     for done in reversed(chosen):
-        saved = done.saved if done.seq is None else kept.get(done.seq, done.saved)
-        now = replace(done, saved=saved)
-        result += _planned(now) if dry_run else _undo_one(jail, now)
+        # Each undo of this run moves contents too.
+        now = replace(done, saved=_now(_kept_now(events), done.saved))
+        if dry_run:
+            result += _planned(now)
+        else:
+            result += _undo_one(jail, now)
+            events = _changes(jail)
     return result
+
+
+def _changes(jail: Jail) -> list[Event]:
+    try:
+        log = list(jail.audit.events())
+    except OSError as error:
+        # Its own text names the log's folder, which is a path of the host.
+        raise TrashError(error.errno or errno.EIO, "the log cannot be read, so nothing was undone") from None
+    return [event for event in log if event.decision == "allow" and event.op in _UNDOABLE]
 
 
 def _choose(
@@ -250,14 +257,22 @@ class _Done:
         return self.to if self.op == "copy" and self.to is not None else self.path
 
 
-def _kept_now(events: list[Event]) -> dict[int, str]:
-    """Under which id the trash holds what a change had saved, where an undo was undone since."""
-    undoes = {event.seq: event.extra["undoes"] for event in events if event.extra and "undoes" in event.extra}
+def _kept_now(events: list[Event]) -> dict[str, str]:
+    """Under which id the trash holds now what it held under another, where a restore was undone since."""
+    restored = {event.seq: event.extra.get("restored") for event in events if event.extra}
     return {
-        undoes[undoes[event.seq]]: event.trash_id
+        was: event.trash_id
         for event in events
-        if event.trash_id is not None and undoes.get(event.seq) in undoes
+        if event.trash_id is not None
+        and event.extra
+        and (was := restored.get(event.extra.get("undoes", -1))) is not None
     }
+
+
+def _now(kept: dict[str, str], identity: str | None) -> str | None:
+    while identity in kept:
+        identity = kept[identity]
+    return identity
 
 
 def _planned(done: _Done) -> list[Change]:
@@ -273,10 +288,10 @@ def _undo_one(jail: Jail, done: _Done) -> list[Change]:
     if done.op == "delete":
         if done.saved is None:
             raise TrashError(errno.ENOENT, "nothing was saved of it", done.path)
-        return [jail.trash.give_back(done.saved, extra=extra)]
+        return [jail.trash.give_back(done.saved, to=done.path, extra=extra)]
     if done.op == "move":
         back = jail._move(done.to or "", done.path, overwrite=False, extra=extra)
-        return [back, jail.trash.give_back(done.saved, extra=extra)] if done.saved else [back]
+        return [back, jail.trash.give_back(done.saved, to=done.to, extra=extra)] if done.saved else [back]
     if done.saved is not None:
         return [jail.trash.give_back(done.saved, to=done.place, overwrite=True, extra=extra)]
     try:

@@ -97,15 +97,18 @@ def renameat2(src_fd: int, src: str, dst_fd: int, dst: str, flags: int) -> None:
     """
     if _renameat2 is None:  # pragma: no cover - not Linux
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _renameat2(src_fd, os.fsencode(src), dst_fd, os.fsencode(dst), flags) != 0:
+    while _renameat2(src_fd, os.fsencode(src), dst_fd, os.fsencode(dst), flags) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
 
 
 def syncfs(fd: int) -> None:
     """Write all of one file system to its disk; where the call is missing, of all of them."""
     if _syncfs is None:  # pragma: no cover - not Linux
         os.sync()
-    elif _syncfs(fd) != 0:
+        return
+    while _syncfs(fd) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))

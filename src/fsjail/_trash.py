@@ -57,7 +57,9 @@ class TrashStore(AcrossDevices):
             except KeptError:  # it is in the trash, but not all went as it should
                 raise
             except BaseException as error:
-                self.unclaim(item.id)
+                # An interrupt may come behind the rename: what is where decides.
+                if not self.holds(item.id):
+                    self.unclaim(item.id)
                 raise _kept_nothing(error, reason.path) from None
             # Crash here: complete, perhaps not durable; after a power cut the name is back.
             self._sync(target.parent, self._files)
