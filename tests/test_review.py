@@ -318,3 +318,39 @@ def test_undo_without_a_log_names_no_path(root, base):
         with pytest.raises(TrashError) as caught:
             jail.undo()
         assert str(base) not in str(caught.value)
+
+
+# ── interrupts ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_interrupt_behind_the_rename_leaves_a_whole_item(root, make, monkeypatch):
+    (root / "f").write_text("old")
+    jail = make()
+
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fsjail._trash.same", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            jail.delete("f")
+    assert not (root / "f").exists()
+    assert [(item.path, item.why) for item in jail.trash.items()] == [("f", "deleted")]
+    assert jail.trash.restore(jail.trash.items()[0].id) == "f"
+
+
+def test_what_cannot_be_looked_at_keeps_its_info_file(root, make, monkeypatch):
+    jail = make()
+    jail.write_text("f", "old")
+    jail.delete("f")
+    assert jail._store.holds(jail.trash.items()[0].id)
+    assert not jail._store.holds("no-such-item")
+    real = os.stat
+
+    def unreadable(path: object, **options: object) -> os.stat_result:
+        if path == "strange":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(os, "stat", unreadable)
+    assert jail._store.holds("strange")
