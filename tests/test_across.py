@@ -213,3 +213,84 @@ def test_what_changes_while_it_is_copied_is_judged_anew(jail, root, monkeypatch)
     jail.trash.restore(saved.id)
     assert jail.read_text("mnt/f") == "somebody else's"
     tidy(root)
+
+
+@pytest.fixture(params=["bind", "overlay"])
+def twin(request, base) -> Iterator[Path]:
+    """A mount in the root whose st_dev says nothing: a bind mount of the same file system, or an overlay."""
+    if os.getuid() != 0:
+        pytest.skip("mounting needs root")
+    lower, mount = base / "lower", base / "root/mnt"
+    (lower / "d").mkdir(parents=True)
+    (lower / "d/f").write_text("x")
+    (lower / "f").write_text("old")
+    mount.mkdir()
+    if request.param == "bind":
+        command = ["mount", "--bind", str(lower), str(mount)]
+    else:
+        # An upper layer on a tmpfs: an overlay does not take every file system for it.
+        upper = base / "upper"
+        upper.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(upper)], check=True, capture_output=True)
+        (upper / "up").mkdir()
+        (upper / "work").mkdir()
+        layers = f"lowerdir={lower},upperdir={upper}/up,workdir={upper}/work"
+        command = ["mount", "-t", "overlay", "overlay", "-o", layers, str(mount)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        if done.returncode != 0:
+            pytest.skip(f"no {request.param} mount can be made here")
+        yield base / "root"
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], capture_output=True, check=False)
+        subprocess.run(["umount", "-l", str(base / "upper")], capture_output=True, check=False)
+
+
+def test_mounts_that_share_their_device_number(twin, base):
+    with Jail(twin, OPEN, state=base / "state") as jail:
+        saved = jail.write_text("mnt/f", "new").saved
+        assert saved is not None
+        assert jail.trash.restore(saved.id, overwrite=True) == "mnt/f"
+        assert jail.read_text("mnt/f") == "old"
+        change = jail.delete("mnt/d")
+        assert not (twin / "mnt/d").exists()
+        jail.undo(change)
+        jail.move("mnt/d", "moved")
+        jail.move("moved", "mnt/back")
+        assert jail.read_text("mnt/back/f") == "x"
+        jail.copy("mnt/back", "copied")
+        assert jail.read_text("copied/f") == "x"
+        with pytest.raises(TrashError, match="mount point"):
+            jail.delete("mnt")
+    tidy(twin)
+
+
+def test_a_lower_directory_of_an_overlay_as_the_root(base):
+    """In an overlay a rename of a directory that lies below answers EXDEV, within one mount."""
+    if os.getuid() != 0:
+        pytest.skip("mounting needs root")
+    lower, root, upper = base / "lower", base / "root", base / "upper"
+    (lower / "d/e").mkdir(parents=True)
+    (lower / "d/e/f").write_text("x")
+    upper.mkdir()
+    with mounted(upper):
+        (upper / "up").mkdir()
+        (upper / "work").mkdir()
+        layers = f"lowerdir={lower},upperdir={upper}/up,workdir={upper}/work"
+        command = ["mount", "-t", "overlay", "overlay", "-o", layers, str(root)]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("no overlay mount can be made here")
+        try:
+            with Jail(root, OPEN, state=base / "state") as jail:
+                change = jail.delete("d")
+                assert not (root / "d").exists()
+                jail.undo(change)
+                assert jail.read_text("d/e/f") == "x"
+                jail.move("d", "g")
+                saved = jail.write_text("g/e/f", "new").saved
+                assert saved is not None
+                jail.trash.restore(saved.id, overwrite=True)
+                assert jail.read_text("g/e/f") == "x"
+            tidy(root)
+        finally:
+            subprocess.run(["umount", "-l", str(root)], capture_output=True, check=False)
