@@ -354,3 +354,30 @@ def test_what_cannot_be_looked_at_keeps_its_info_file(root, make, monkeypatch):
 
     monkeypatch.setattr(os, "stat", unreadable)
     assert jail._store.holds("strange")
+
+
+@pytest.mark.parametrize("op", ["write", "new", "delete", "move", "mkdir"])
+def test_a_required_log_that_cannot_be_written_refuses_before_anything_changes(op, root, base):
+    (base / "file").write_text("")
+    (root / "f").write_text("old")
+    calls = {
+        "write": lambda jail: jail.write_text("f", "new"),
+        "new": lambda jail: jail.write_text("n", "new"),
+        "delete": lambda jail: jail.delete("f"),
+        "move": lambda jail: jail.move("f", "g"),
+        "mkdir": lambda jail: jail.mkdir("d"),
+    }
+    with Jail(root, OPEN, state=base / "file/state", required=True) as jail:
+        with pytest.raises(OSError, match="audit log") as caught:
+            calls[op](jail)
+        assert caught.value.errno == errno.EIO
+        assert str(base) not in str(caught.value)
+        assert jail.read_text("f") == "old"
+    assert os.listdir(root) == ["f"]
+
+
+def test_a_required_log_that_can_be_written_stands_in_no_way(root, make):
+    jail = make(required=True)
+    jail.write_text("f", "x")
+    assert [event.op for event in jail.audit.events()] == ["write"]
+    assert jail.audit.verify()

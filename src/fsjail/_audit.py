@@ -156,6 +156,20 @@ class AuditLog:
             finally:
                 self._idle()
 
+    def demand(self) -> None:
+        """Refuse to go on, before anything is changed, where the log is required and cannot be written.
+
+        Raises:
+            OSError: the log is required and cannot be written (errno EIO, whatever the cause).
+        """
+        if self._required:
+            with self._lock:
+                self._check_open()
+                try:
+                    self._chain.prepare()
+                except OSError as error:
+                    self._failed(error)
+
     def events(
         self,
         *,

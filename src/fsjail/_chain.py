@@ -65,6 +65,14 @@ class Chain:
         for name in ("_log", "_head", "_lock", "_folder"):
             self._close(name)
 
+    def prepare(self) -> None:
+        """Open the log and read its end, without writing; raises where a record could not be added."""
+        self._acquire()
+        try:
+            self._sync()
+        finally:
+            release(self._lock)
+
     def append(self, fields: str) -> tuple[int, str, str, str]:
         """Add a record; gives its seq, time, prev and hash."""
         self._acquire()

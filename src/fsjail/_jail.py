@@ -202,6 +202,8 @@ class Jail(Reads, Changes):
         """
         rule = judged or op
         asked = current = os.fspath(path)
+        if rule not in {"read", "list", "stat"}:
+            self.audit.demand()
         try:
             request = self._root.parse(path)
             sure = self._judge.early(rule, 0, request)
