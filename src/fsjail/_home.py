@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 HOME = ".fsjail"
+_KINDS = {stat_.S_IFREG: "file", stat_.S_IFDIR: "directory", stat_.S_IFLNK: "link"}
 NAME_MAX = 255  # bytes
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
@@ -265,8 +266,7 @@ class TrashHome(ABC):
 
 def kind_of(st: os.stat_result) -> str:
     """Name the type of a file: "file", "directory", "link" or "other"."""
-    kinds = {stat_.S_IFREG: "file", stat_.S_IFDIR: "directory", stat_.S_IFLNK: "link"}
-    return kinds.get(stat_.S_IFMT(st.st_mode), "other")
+    return _KINDS.get(stat_.S_IFMT(st.st_mode), "other")
 
 
 def same(one: os.stat_result | None, other: os.stat_result | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsjail._errors import LimitExceeded, Moved
@@ -28,8 +27,10 @@ class KeptItems(TrashHome):
             return []
         found = []
         for name in os.listdir(self._files):
-            with suppress(FileNotFoundError):  # restored or purged meanwhile
+            try:
                 found.append(self._item(name))
+            except FileNotFoundError:  # restored or purged meanwhile
+                continue
         found.sort(key=lambda item: (item.deleted_at, item.id), reverse=True)
         return found
 
@@ -52,11 +53,12 @@ class KeptItems(TrashHome):
                 size = self._size(identity)
             except (OSError, Moved):  # closed to us, or changed under us: it can be restored all the same
                 size = 0
+        kind = kind_of(st)
         try:
             text = read_info(self._info, identity + INFO)
         except OSError:
-            return damaged(identity, kind_of(st), size, st.st_ctime)
-        return parse_info(text, identity, kind_of(st), size, st.st_ctime, self.real)
+            return damaged(identity, kind, size, st.st_ctime)
+        return parse_info(text, identity, kind, size, st.st_ctime, self.real)
 
     def read(self, identity: str, most: int | None) -> bytes:
         """The content of a kept file.

@@ -70,7 +70,9 @@ def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float,
     A file that cannot be read gives an item with ``why="damaged"`` and no path. A path that does
     not lie below the root is damaged too: restoring it would be a way out.
     """
-    header, *lines = text.replace(b"\r", b"").split(b"\n")
+    if b"\r" in text:
+        text = text.replace(b"\r", b"")
+    header, *lines = text.split(b"\n")
     if header.strip() != b"[Trash Info]":
         return damaged(identity, kind, size, changed)
     keys: dict[bytes, bytes] = {}
