@@ -115,7 +115,8 @@ def test_the_info_file_byte_for_byte(jail, root):
     assert begin <= stamp <= end
     assert lines[2] == time.strftime("DeletionDate=%Y-%m-%dT%H:%M:%S", time.localtime(stamp // 10**9))
     assert lines[3] == "X-Fsjail-Path=a%20b/%C3%A9%25%0A%FF"
-    assert lines[5:] == ["X-Fsjail-Why=deleted", "X-Fsjail-Actor=agent%207", ""]
+    wanted = ["X-Fsjail-Why=deleted", "X-Fsjail-Actor=agent%207", "X-Fsjail-Size=7", ""]
+    assert lines[5:] == wanted
     assert stat.S_IMODE(os.stat(info(root) / f"{item.id}.trashinfo").st_mode) == 0o600
     [again] = jail.trash.items()
     assert again == item

@@ -12,7 +12,7 @@ from fsjail._home import NAME_MAX, TrashHome, kind_of, read_info
 from fsjail._root import reopen
 from fsjail._selftest import DIRECTORY, HOW_DIRECTORY, READ, self_test
 from fsjail._syscalls import openat2
-from fsjail._trashinfo import INFO, TrashItem, damaged, parse_info
+from fsjail._trashinfo import INFO, SIZE, TrashItem, damaged, parse_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +26,12 @@ class KeptItems(TrashHome):
         if not self.open(create=False):
             return []
         found = []
-        for name in os.listdir(self._files):
-            try:
-                found.append(self._item(name))
-            except FileNotFoundError:  # restored or purged meanwhile
-                continue
+        with os.scandir(self._files) as entries:
+            for entry in entries:
+                try:
+                    found.append(self._file(entry) or self._item(entry.name))
+                except FileNotFoundError:  # restored or purged meanwhile
+                    continue
         found.sort(key=lambda item: (item.deleted_at, item.id), reverse=True)
         return found
 
@@ -44,6 +45,20 @@ class KeptItems(TrashHome):
         if bad or len(os.fsencode(identity)) > NAME_MAX or not self.open(create=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
         return self._item(identity)
+
+    def _file(self, entry: os.DirEntry[str]) -> TrashItem | None:
+        """A file whose info file tells its size too: half the system calls of :meth:`_item`."""
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        try:
+            text = read_info(self._info, entry.name + INFO)
+        except OSError:
+            return None
+        size = text.partition(SIZE)[2].partition(b"\n")[0]
+        if not size.isdigit():
+            return None
+        item = parse_info(text, entry.name, "file", int(size), 0.0, self.real)
+        return None if item.why == "damaged" else item
 
     def _item(self, identity: str) -> TrashItem:
         st = os.stat(identity, dir_fd=self._files, follow_symlinks=False)

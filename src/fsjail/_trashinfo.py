@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 INFO = ".trashinfo"
+SIZE = b"\nX-Fsjail-Size="
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ def make_info(item: TrashItem, real: str, now: int, staged: os.stat_result | Non
     ]
     if item.actor is not None:
         lines.append(f"X-Fsjail-Actor={quoted(item.actor)}")
+    if item.kind == "file":
+        lines.append(f"X-Fsjail-Size={item.size}")
     if staged is not None:
         lines.append(f"X-Fsjail-Staged={staged.st_dev}:{staged.st_ino}")
     return ("\n".join(lines) + "\n").encode()
