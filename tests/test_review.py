@@ -381,3 +381,19 @@ def test_a_required_log_that_can_be_written_stands_in_no_way(root, make):
     jail.write_text("f", "x")
     assert [event.op for event in jail.audit.events()] == ["write"]
     assert jail.audit.verify()
+
+
+@pytest.mark.parametrize("name", ["logs", "a b", "[x]*?", "!odd", "back\\slash", "end "])
+def test_a_state_folder_inside_the_root_is_out_of_reach_under_any_name(name, root):
+    with Jail(root, OPEN, state=root / "var" / name) as jail:
+        jail.write_text("f", "x")
+        assert (root / "var" / name / "audit.jsonl").exists()
+        for ask in (jail.read_text, jail.delete, jail.exists):
+            path = f"var/{name}/audit.jsonl"
+            if ask == jail.exists:
+                assert not ask(path)
+                continue
+            with pytest.raises(PolicyDenied, match="builtin"):
+                ask(path)
+        with pytest.raises(PolicyDenied):
+            jail.delete("var")

@@ -39,8 +39,6 @@ HOME = ".fsjail"
 _KINDS = {stat_.S_IFREG: "file", stat_.S_IFDIR: "directory", stat_.S_IFLNK: "link"}
 NAME_MAX = 255  # bytes
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# No hard link can be had: the file system has none, or the kernel protects a foreign file.
-_NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 
 @dataclass(frozen=True, slots=True)

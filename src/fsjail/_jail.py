@@ -14,6 +14,7 @@ from fsjail._audit import AuditLog, Event
 from fsjail._changes import Changes, into_itself
 from fsjail._dirs import state_folder
 from fsjail._errors import AccessDenied, InvalidName, Moved, TrashError
+from fsjail._gitignore import escape
 from fsjail._judge import Judge, beneath, jail_refusal
 from fsjail._limits import Limits
 from fsjail._policy import OPERATIONS, Decision, Policy, Verdict
@@ -132,7 +133,7 @@ class Jail(Reads, Changes):
                 continue
             below = os.path.relpath(os.path.realpath(folder), self._root.real)
             if below != ".." and not below.startswith("../"):
-                pattern = "/" + "".join(f"\\{c}" if c in "\\*?[! " else c for c in below) + "/"
+                pattern = f"/{escape(below)}/"
                 own += [("read", pattern), ("write", pattern)]
         return policy.guarded(own) if own else policy
 
