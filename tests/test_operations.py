@@ -1495,6 +1495,7 @@ def test_what_may_be_written_but_not_read_is_replaced(jail, root, monkeypatch):
 @pytest.mark.parametrize("mode", ["a", "r+"])
 def test_an_open_that_cannot_copy_leaves_nothing(mode, jail, root, monkeypatch):
     (root / "f").write_text("old")
+    jail.record("test", "f", decision="allow", why="the log stays open behind its first record")
     before = len(os.listdir("/proc/self/fd"))
     refuse(monkeypatch, "copy_data", errno.EIO)
     with pytest.raises(OSError, match="Input"):

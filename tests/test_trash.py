@@ -18,7 +18,8 @@ from urllib.parse import quote
 import pytest
 
 from _attackers import drop_to_nobody, in_child
-from fsjail import Jail, Limits, OutOfBounds, Policy, PolicyDenied, Rules, TrashError
+from fsjail import Jail, Limits, OutOfBounds, Policy, PolicyDenied, Rules, TrashError, TrashItem
+from fsjail._trashinfo import make_info, parse_info, parse_usual
 
 OPEN = Policy(write=Rules(allow=["*"]))
 PROGRAMS = Path(sys.executable).parent
@@ -1031,3 +1032,67 @@ def test_limits_do_not_hold_for_the_trash(make, root):
     (root / "big").write_text("x" * 1000)
     jail.trash.restore(jail.delete("big").saved.id)  # type: ignore[union-attr]
     assert (root / "big").stat().st_size == 1000
+
+
+def test_the_short_way_of_reading_an_info_file_says_what_the_long_way_says():
+    """What is read quickly is read alike, and whatever is unusual is left to the one that knows it all."""
+    when = datetime.fromtimestamp(1_700_000_000.5, UTC)
+    usual = 0
+    for path in (
+        "a",
+        "src/b c.py",
+        "a..b",
+        "../a",
+        "x/../y",
+        "new\nline",
+        "cr\rhere",
+        "50%",
+        "\udcff",
+        "é",
+        "Size=",
+    ):
+        for why in ("deleted", "appended to", "Odd?"):
+            for actor in (None, "agent-7", "a b\n", ""):
+                item = TrashItem("id", path, when, why, actor, 17, "file")
+                text = make_info(item, "/srv/root", 1_700_000_000_500_000_000, None)
+                for planted in (
+                    text,
+                    text.replace(b"X-Fsjail-Size=17", b"X-Fsjail-Size=" + b"9" * 5000),
+                    text.replace(b"X-Fsjail-Time=17", b"X-Fsjail-Time=9999999999"),
+                    text.replace(b"X-Fsjail-Path=", b"X-Fsjail-Path=/"),
+                    text.replace(b"[Trash Info]", b"[Trash]"),
+                    text + b"X-Fsjail-Why=edited\n",
+                    text[:-1],
+                ):
+                    quick = parse_usual(planted, "id")
+                    if quick is not None:
+                        usual += 1
+                        assert quick == parse_info(planted, "id", "file", 17, 0.0, "/srv/root")
+    assert usual > 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[Trash Info]\n",
+        b"\0" * 100,
+        b"[Trash Info]\nX-Fsjail-Path=a\nX-Fsjail-Size=" + b"9" * 9000 + b"\n",
+        (
+            b"[Trash Info]\nPath=/etc/passwd\nDeletionDate=2026-01-01T00:00:00\n"
+            b"X-Fsjail-Path=../../etc/passwd\nX-Fsjail-Time=1\nX-Fsjail-Why=deleted\nX-Fsjail-Size=1\n"
+        ),
+        (
+            b"[Trash Info]\nPath=/x\nDeletionDate=x\nX-Fsjail-Path=\xff\nX-Fsjail-Time=8999999999999999999\n"
+            b"X-Fsjail-Why=deleted\nX-Fsjail-Actor=\xff\nX-Fsjail-Size=1\n"
+        ),
+    ],
+    ids=["empty", "bare", "zeros", "endless size", "climbs", "far future"],
+)
+def test_a_planted_info_file_is_listed_and_never_breaks_the_list(jail, root, text):
+    (root / "a").write_text("kept")
+    kept = jail.delete("a").saved
+    (root / f".fsjail/Trash/info/{kept.id}.trashinfo").write_bytes(text)
+    [item] = jail.trash.items()
+    assert item.id == kept.id
+    assert not item.path.startswith("..")

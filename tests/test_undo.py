@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from fsjail import Change, Jail, Policy, PolicyDenied, Rules, TrashError
+from fsjail import Change, Jail, Policy, PolicyDenied, Rules, TrashError, _home
 
 OPEN = Policy(write=Rules(allow=["*"]))
 
@@ -273,3 +276,76 @@ def test_undo_without_a_record(jail, root):
     again = jail.write_text("f", "newer")
     jail.undo(Change(again.op, again.path, saved=again.saved, seq=10**6))
     assert (root / "f").read_text() == "old"
+
+
+# ── what is gone, and what the disk did not confirm ────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_undo_of_what_was_purged_is_refused_before_the_first_step(jail, root, dry_run):
+    jail.write_text("f", "1")
+    jail.write_text("g", "2")
+    purged = next(item for item in jail.trash.items() if item.path == "f")
+    jail.trash._store.purge(purged.id)
+    before = tree(root)
+    with pytest.raises(TrashError, match=f"no longer holds what the write saved .item {purged.id}"):
+        jail.undo(since=0, dry_run=dry_run)
+    assert tree(root) == before
+    assert [change.path for change in jail.undo(dry_run=dry_run)] == ["g"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_undo_finds_what_a_restore_took_out_of_the_trash_and_its_undo_brings_back(jail, root, dry_run):
+    before = tree(root)
+    jail.write_text("f", "1")
+    jail.trash.restore(jail.trash.items()[0].id, overwrite=True)
+    assert len(jail.undo(since=0, dry_run=dry_run)) == 2
+    assert dry_run or tree(root) == before
+
+
+UNCONFIRMED = {
+    "delete": (lambda jail: jail.delete("f"), {}),
+    "write": (lambda jail: jail.write_text("f", "new"), {"f": "new"}),
+    "move onto": (lambda jail: jail.move("g", "f", overwrite=True), {"f": "other"}),
+}
+
+
+@pytest.mark.parametrize("name", UNCONFIRMED)
+def test_a_change_whose_last_sync_fails_is_done_told_and_logged(name, jail, root, monkeypatch):
+    change, left = UNCONFIRMED[name]
+    jail.write_text("first", "so that the folders are there")
+    real = _home.sync_folder
+
+    def fails(fd, *, durable):
+        real(fd, durable=durable)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(_home, "sync_folder", fails)
+    with pytest.raises(TrashError) as caught:
+        change(jail)
+    monkeypatch.undo()
+    [item] = jail.trash.items()
+    assert caught.value.errno == errno.EIO
+    assert item.id in str(caught.value)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is TrashError
+    assert tree(root).get("f") == left.get("f")
+    event = list(jail.audit.events())[-1]
+    assert (event.decision, event.errno, event.trash_id) == ("error", errno.EIO, item.id)
+    jail.trash.restore(item.id, overwrite=True)
+    assert (root / "f").read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_change_that_the_disk_refuses_is_logged_as_failed(jail, root, monkeypatch, code):
+    jail.mkdir("n")
+
+    def refuses(*_args, **_options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(_home.TrashHome, "claim", refuses)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        jail.delete("f")
+    assert (root / "f").read_text() == "old"
+    event = list(jail.audit.events())[-1]
+    assert (event.op, event.path, event.decision, event.errno) == ("delete", "f", "error", code)
+    assert jail.audit.verify()

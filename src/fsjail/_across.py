@@ -135,7 +135,7 @@ class AcrossDevices(Recovery):
             remove_entry(target.parent, target.leaf)
         except OSError as error:
             message = f"it is kept as {identity}, but could not be removed wholly: {error.strerror}"
-            raise KeptError(error.errno or errno.EIO, message) from None
+            raise KeptError(error.errno or errno.EIO, message, kept=identity) from None
 
     def _replace_across(self, target: Target, new: Staged, identity: str) -> None:
         self._copy_old(target, identity)
@@ -200,4 +200,11 @@ class AcrossDevices(Recovery):
 
 
 class KeptError(TrashError):
-    """The item is safe in the trash, but the original could not be removed wholly."""
+    """What was moved is safe, as the item ``kept`` of the trash, but not all behind that went well."""
+
+    def __init__(self, number: int, message: str, *, kept: str | None) -> None:
+        super().__init__(number, message)
+        self.kept = kept
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TrashError, (self.errno, self.strerror)

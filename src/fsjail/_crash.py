@@ -47,10 +47,11 @@ class Recovery(KeptItems):
                     done.append(self._recover_name(name))
                 except OSError as error:
                     done.append(f"could not bring {name} in order: {error.strerror}")
-        kept = set(os.listdir(self._files))
-        for name in os.listdir(self._info):
+        claims = set(os.listdir(self._info))
+        claims.difference_update([name + INFO for name in os.listdir(self._files)])
+        for name in claims:
             identity = name.removesuffix(INFO)
-            if name.endswith(INFO) and identity not in kept and self._is_ours(name, identity):
+            if name.endswith(INFO) and self._is_ours(name, identity):
                 with suppress(OSError):
                     self._unlink(self._info, name)
                     done.append(f"removed the claim {identity}: nothing had been moved")

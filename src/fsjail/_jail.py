@@ -21,7 +21,7 @@ from fsjail._policy import OPERATIONS, Decision, Policy, Verdict
 from fsjail._reads import Reads
 from fsjail._recover import Trash, undo
 from fsjail._root import Root, Target
-from fsjail._trash import TrashStore
+from fsjail._trash import KeptError, TrashStore
 from fsjail._values import NOTHING, Change
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 # Which tool of the agent is at work, for the log; a context variable, so that threads and tasks differ.
 _CALLER: ContextVar[tuple[str | None, str | None]] = ContextVar("fsjail_caller", default=(None, None))
+
+# The disk or its file system, not the caller: a change that ends so may have happened.
+_BROKEN = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE}
 
 _ATTEMPTS = 64  # how often a name may change between judging and using it before we give up
 
@@ -231,6 +234,10 @@ class Jail(Reads, Changes):
         except (AccessDenied, InvalidName) as error:
             raise self._refused(op, asked, to, rule, error, current) from None
         except OSError as error:
+            if rule not in {"read", "list", "stat"} and (
+                error.errno in _BROKEN or isinstance(error, KeptError)
+            ):
+                self._failed(op, asked, to, error)
             raise _named(error, current, to) from None
         return result if quiet else self._recorded(op, asked, result, extra)
 
@@ -304,6 +311,21 @@ class Jail(Reads, Changes):
             errno=error.errno,
         )
         return error
+
+    def _failed(self, op: str, asked: str, to: StrPath | None, error: OSError) -> None:
+        """Record a change that the disk has failed: what of it has happened is not certain then.
+
+        A sync behind a finished rename may fail: the item is in the trash, or the name is there.
+        """
+        self.record(
+            op,
+            asked,
+            to=None if to is None else os.fspath(to),
+            decision="error",
+            why=f"failed: {os.strerror(error.errno or errno.EIO)}",
+            errno=error.errno,
+            trash_id=error.kept if isinstance(error, KeptError) else None,
+        )
 
     def _outside(self, op: str, asked: str) -> AccessDenied | InvalidName:
         """Record and give the refusal of what is no name, but leads out, such as a glob pattern."""

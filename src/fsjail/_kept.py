@@ -12,7 +12,7 @@ from fsjail._home import NAME_MAX, TrashHome, kind_of, read_info
 from fsjail._root import reopen
 from fsjail._selftest import DIRECTORY, HOW_DIRECTORY, READ, self_test
 from fsjail._syscalls import openat2
-from fsjail._trashinfo import INFO, SIZE, TrashItem, damaged, parse_info
+from fsjail._trashinfo import INFO, TrashItem, damaged, parse_info, parse_usual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +28,13 @@ class KeptItems(TrashHome):
         found = []
         with os.scandir(self._files) as entries:
             for entry in entries:
+                name = entry.name
                 try:
-                    found.append(self._file(entry) or self._item(entry.name))
+                    found.append(self._file(entry, name) or self._item(name))
                 except FileNotFoundError:  # restored or purged meanwhile
                     continue
-        found.sort(key=lambda item: (item.deleted_at, item.id), reverse=True)
+        # Seconds, not datetimes: those compare so slowly that sorting took a tenth of the whole.
+        found.sort(key=lambda item: (item.deleted_at.timestamp(), item.id), reverse=True)
         return found
 
     def item(self, identity: str) -> TrashItem:
@@ -41,24 +43,27 @@ class KeptItems(TrashHome):
         Raises:
             FileNotFoundError: there is none with this id.
         """
-        bad = not identity or "/" in identity or "\0" in identity or identity in {".", ".."}
-        if bad or len(os.fsencode(identity)) > NAME_MAX or not self.open(create=False):
+        if not self._is_name(identity) or not self.open(create=False):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), identity)
         return self._item(identity)
 
-    def _file(self, entry: os.DirEntry[str]) -> TrashItem | None:
+    def has(self, identity: str) -> bool:
+        """Whether there is an item with this id."""
+        return self._is_name(identity) and self.open(create=False) and self.holds(identity)
+
+    @staticmethod
+    def _is_name(identity: str) -> bool:
+        bad = not identity or "/" in identity or "\0" in identity or identity in {".", ".."}
+        return not bad and len(os.fsencode(identity)) <= NAME_MAX
+
+    def _file(self, entry: os.DirEntry[str], name: str) -> TrashItem | None:
         """A file whose info file tells its size too: half the system calls of :meth:`_item`."""
-        if not entry.is_file(follow_symlinks=False):
-            return None
         try:
-            text = read_info(self._info, entry.name + INFO)
+            if entry.is_file(follow_symlinks=False):
+                return parse_usual(read_info(self._info, name + INFO), name)
         except OSError:
-            return None
-        size = text.partition(SIZE)[2].partition(b"\n")[0]
-        if not size.isdigit():
-            return None
-        item = parse_info(text, entry.name, "file", int(size), 0.0, self.real)
-        return None if item.why == "damaged" else item
+            pass
+        return None
 
     def _item(self, identity: str) -> TrashItem:
         st = os.stat(identity, dir_fd=self._files, follow_symlinks=False)

@@ -192,6 +192,7 @@ def undo(
         chosen = [_Done.of_change(change)]
     else:
         chosen = [_Done.of_event(event) for event in _choose(jail, events, undone, actor, since)]
+    _demand_kept(jail, events, chosen)
     result: list[Change] = []
     for done in reversed(chosen):
         # Each undo of this run moves contents too.
@@ -273,6 +274,24 @@ def _now(kept: dict[str, str], identity: str | None) -> str | None:
     while identity in kept:
         identity = kept[identity]
     return identity
+
+
+def _demand_kept(jail: Jail, events: list[Event], chosen: list[_Done]) -> None:
+    """Look whether all that is needed is still in the trash, before the first step."""
+    kept = _kept_now(events)
+    seqs = {done.seq for done in chosen}
+    # What one of these changes took out of the trash comes back there on the way.
+    returning = {event.extra.get("restored") for event in events if event.extra and event.seq in seqs}
+    for done in chosen:
+        needed = done.saved
+        while needed in kept and needed not in returning:
+            needed = kept[needed]
+        if needed is not None and needed not in returning and not jail._store.has(needed):
+            raise TrashError(
+                errno.ENOENT,
+                f"the trash no longer holds what the {done.op} saved (item {needed}); nothing was undone",
+                done.place,
+            )
 
 
 def _planned(done: _Done) -> list[Change]:

@@ -28,7 +28,7 @@ _NO_EXCHANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS}
 # No hard link can be had: the file system has none, or the kernel protects a foreign file.
 _NO_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
-__all__ = ["Reason", "TrashStore", "kind_of"]
+__all__ = ["KeptError", "Reason", "TrashStore", "kind_of"]
 
 
 class TrashStore(AcrossDevices):
@@ -62,7 +62,7 @@ class TrashStore(AcrossDevices):
                     self.unclaim(item.id)
                 raise _kept_nothing(error, reason.path) from None
             # Crash here: complete, perhaps not durable; after a power cut the name is back.
-            self._sync(target.parent, self._files)
+            self._sync_kept(item, target.parent)
         return item
 
     def replace(self, target: Target, new: Staged, reason: Reason) -> TrashItem:
@@ -86,7 +86,7 @@ class TrashStore(AcrossDevices):
                 self._recover_one(item.id)
                 raise _kept_nothing(error, reason.path) from None
             # Crash here: complete.
-            self._sync(target.parent, self._files)
+            self._sync_kept(item, target.parent)
         return item
 
     def _replace_here(self, target: Target, new: Staged, identity: str, reason: Reason) -> bool:
@@ -136,7 +136,7 @@ class TrashStore(AcrossDevices):
                 # Crash here: files/ID holds the other content under the first info file: listed, not lost.
                 rename_new(self._files, identity, self._files, other.id, private=True)
                 self.unclaim(identity)
-                self._sync(target.parent, self._files)
+                self._sync_kept(other, target.parent)
                 return other
         # Another file system, or no exchange: one after the other. Crash between: both in the trash.
         other = self.keep(target, reason)
@@ -222,7 +222,7 @@ class TrashStore(AcrossDevices):
                     raise _kept_nothing(error, reason.path) from None
             else:
                 self._unlink(self._stage, mark)
-                self._sync(source.parent, target.parent, self._files)
+                self._sync_kept(item, source.parent, target.parent)
                 return item
         # Another file system: one after the other. Crash between: the old content is in the trash.
         item = self.keep(target, reason)
@@ -232,6 +232,14 @@ class TrashStore(AcrossDevices):
             self.give_back(item.id, target)
             raise
         return item
+
+    def _sync_kept(self, item: TrashItem, *folders: int) -> None:
+        """Sync what is done; where that fails it is done all the same, and the item is told."""
+        try:
+            self._sync(*folders, self._files)
+        except OSError as error:
+            message = f"it is done, and kept as {item.id}, but the disk did not confirm it: {error.strerror}"
+            raise KeptError(error.errno or errno.EIO, message, kept=item.id) from None
 
     def _rename_judged(
         self, src_fd: int, src: str, dst_fd: int, dst: str, judged: os.stat_result | None
@@ -243,7 +251,7 @@ class TrashStore(AcrossDevices):
                 rename_new(dst_fd, dst, src_fd, src)
                 raise Moved
             message = f"something else took the name while it was moved; it is kept as {dst}"
-            raise KeptError(errno.EBUSY, message)
+            raise KeptError(errno.EBUSY, message, kept=dst if dst_fd == self._files else None)
 
     def _link_old(self, target: Target, identity: str) -> bool:
         """Link the live inode into the trash; False where links cannot be had."""

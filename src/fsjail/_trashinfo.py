@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 INFO = ".trashinfo"
-SIZE = b"\nX-Fsjail-Size="
+_ENCODING = sys.getfilesystemencoding()
+
+# What `make_info` writes for a file whose name needs no quoting; a list of 100,000 is read twice as fast.
+_USUAL = re.compile(
+    rb"\[Trash Info\]\nPath=[^\n]*\nDeletionDate=[^\n]*\n"
+    rb"X-Fsjail-Path=([^\n\r%\0/][^\n\r%\0]*)\nX-Fsjail-Time=([0-9]{1,18}|[0-8][0-9]{18})\n"
+    rb"X-Fsjail-Why=([a-z ]+)\n(?:X-Fsjail-Actor=([^\n\r%]*)\n)?X-Fsjail-Size=([0-9]{1,19})\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,20 @@ def make_info(item: TrashItem, real: str, now: int, staged: os.stat_result | Non
     if staged is not None:
         lines.append(f"X-Fsjail-Staged={staged.st_dev}:{staged.st_ino}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def parse_usual(text: bytes, identity: str) -> TrashItem | None:
+    """Read the info file of a file as `make_info` writes most of them; None where `parse_info` has to."""
+    found = _USUAL.match(text)
+    if found is None:
+        return None
+    name, time_ns, why, actor, size = found.groups()
+    path = name.decode(_ENCODING, "surrogateescape")
+    if ".." in path and ".." in path.split("/"):
+        return None
+    who = None if actor is None else actor.decode(_ENCODING, "surrogateescape")
+    when = datetime.fromtimestamp(int(time_ns) / 1e9, UTC)
+    return TrashItem(identity, path, when, why.decode("ascii"), who, int(size), "file")
 
 
 def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float, real: str) -> TrashItem:

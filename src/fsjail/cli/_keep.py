@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fsjail._errors import ConfigError, TrashError
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fsjail._values import Change
 
 _PREVIEW = 20
+_SECONDS = len("2026-01-31 23:59:59")  # the zone behind it goes
 
 
 def item_document(item: TrashItem) -> dict[str, Any]:
@@ -33,14 +36,15 @@ def item_document(item: TrashItem) -> dict[str, Any]:
 
 
 def _table(items: Sequence[TrashItem]) -> None:
+    size = cache(_say.size)  # there are fewer sizes than items
     rows = [
         (
             item.id,
-            f"{item.deleted_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            item.deleted_at.astimezone().isoformat(" ", "seconds")[:_SECONDS],
             item.why,
             item.actor or "-",
-            _say.size(item.size),
-            item.path + ("/" if item.kind == "directory" else ""),
+            size(item.size),
+            item.path + "/" if item.kind == "directory" else item.path,
         )
         for item in items
     ]
@@ -57,11 +61,13 @@ def listing(root: str | None, *, as_json: bool) -> int:
     Returns:
         0, also if the trash is empty.
     """
+    # No cycles are made here; looking for them among 100,000 items took as long as half the listing.
+    gc.disable()
     with jail_at(root) as jail:
         items = jail.trash.items()
     if as_json:
         total = sum(item.size for item in items)
-        _say.emit({"items": [item_document(item) for item in items], "bytes": total})
+        _say.emit_rows("items", (item_document(item) for item in items), bytes=total)
     elif not items:
         _say.say("The trash is empty.")
     else:

@@ -81,6 +81,26 @@ def emit(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
 
 
+def emit_rows(key: str, rows: Iterable[dict[str, Any]], **rest: Any) -> None:
+    """Print one JSON document that is a long list, a row on each line; read by `json` as `emit`'s are.
+
+    Args:
+        key: the name of the list.
+        rows: what `json` can write; taken one at a time.
+        rest: what else the document holds, behind the list.
+    """
+    import json
+
+    # The encoder in C, which does not indent, is four times as fast.
+    encode = json.JSONEncoder(ensure_ascii=True).encode
+    sys.stdout.write(f"{{\n{encode(key)}: [")
+    before = "\n"
+    for row in rows:
+        sys.stdout.write(before + encode(row))
+        before = ",\n"
+    sys.stdout.write("\n]" + "".join(f",\n{encode(name)}: {encode(rest[name])}" for name in rest) + "\n}\n")
+
+
 def coloured() -> bool:
     """Tell whether colours are wanted: on a terminal, unless NO_COLOR or TERM=dumb says no."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -138,19 +158,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Itera
         rows: the cells.
         right: the columns that are aligned to the right, counted from 0.
     """
-    clean = [[safe(cell) for cell in row] for row in rows]
+    # One look at a whole row: most have nothing to make safe, and there may be 100,000.
+    clean = [row if "".join(row).isprintable() else [safe(cell) for cell in row] for row in rows]
     numbers = set(right)
     if sys.stdout.isatty() and len(clean) <= _RICH_ROWS:
         _rich_table(headers, clean, numbers)
         return
-    widths = [max((len(row[i]) for row in clean), default=0) for i in range(len(headers))]
-    widths = [max(width, len(title)) for width, title in zip(widths, headers, strict=True)]
-    for row in [list(headers), *clean]:
-        cells = (
-            cell.rjust(width) if index in numbers else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        say("  ".join(cells).rstrip())
+    lines = [headers, *clean]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    line = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
+    sys.stdout.writelines(line.format(*row).rstrip() + "\n" for row in lines)
 
 
 def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]) -> None:
