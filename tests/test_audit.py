@@ -250,12 +250,152 @@ def test_secrets_on_the_command_line_are_not_logged(folder, monkeypatch):
         (["--user", "plain"], ["--user", "plain"]),
         (["--author", "ann"], ["--author", "ann"]),
         (["deadbeef" * 4], ["[redacted]"]),
+        (["--authorization", "x"], ["--authorization", "[redacted]"]),
+        (["--pass=x"], ["--pass=[redacted]"]),
+        (["x?sig=abc"], ["x?sig=[redacted]"]),
+        (["sshpass", "-p", "geheim", "ssh"], ["sshpass", "-p", "[redacted]", "ssh"]),
+        (["curl", "-uann:geheim"], ["curl", "-u[redacted]"]),
+        (["tool", "-p", "8080"], ["tool", "-p", "8080"]),
+        (["tool", "-p8080", "--author=ann", "design: x"], ["tool", "-p8080", "--author=ann", "design: x"]),
         (["a-long-name-in-words-and-nothing-random"], ["a-long-name-in-words-and-nothing-random"]),
     ],
 )
 def test_only_what_looks_secret_is_redacted(monkeypatch, argv, shown):
     monkeypatch.setattr(sys, "argv", argv)
     assert _redact.argv() == shown
+
+
+GHP = "ghp_" + "0123456789abcdefghij" * 2
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+SECRETS = [
+    (f"open {GHP}", GHP),
+    ("token=hunter2", "hunter2"),
+    ("curl --password hunter2 https://x", "hunter2"),
+    ("curl -H 'Authorization: Bearer abcdef123456'", "abcdef123456"),
+    ("authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+    ("https://ann:hunter2@host/x", "hunter2"),
+    ("https://host/x?access_token=hunter2&y=1", "hunter2"),
+    ('{"api_key": "hunter 2 and more"}', "hunter 2"),
+    ("PGPASSWORD='hunter 2' psql", "hunter 2"),
+    ("Cookie: sid=hunter2", "hunter2"),
+    ("AKIAIOSFODNN7EXAMPLE", "IOSFODNN7"),
+    ("sk-ant-api03-abcdefghijklmnop", "abcdefghijklmnop"),
+    ("sk-proj-Abcdefghij0123456789", "Abcdefghij"),
+    (JWT, "eyJzdWIi"),
+    ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk", "b3BlbnNzaC1rZXk"),
+    ("xoxb-1234567890-abcdefghij", "abcdefghij"),
+    ("glpat-abcdefghij0123456789", "abcdefghij"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS)
+def test_secrets_in_messages_and_facts_are_not_logged(folder, text, secret):
+    with AuditLog(folder) as log:
+        event = log.record(
+            "open",
+            "x",
+            decision="deny",
+            why=f"guard: {text}",
+            layer="guard",
+            extra={"message": text, "deep": [{"said": text}], "argv": ["x", text]},
+        )
+        assert list(log.events()) == [event]
+    assert secret not in Path(folder, "audit.jsonl").read_text()
+    assert "[redacted]" in event.why
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"), [one for one in SECRETS if one[0][:3] in {"ope", "AKI", "eyJ", "sk-"}]
+)
+def test_tokens_in_a_refused_path_are_not_logged(folder, text, secret):
+    with AuditLog(folder) as log:
+        event = deny(log, f"a/{text}/b", to=text, resolved=text)
+        assert secret not in Path(folder, "audit.jsonl").read_text()
+        assert event is not None
+        assert event.path.startswith("a/")
+        assert event.path.endswith("/b")
+
+
+def test_a_fact_under_a_telling_name_goes_whole(folder):
+    with AuditLog(folder) as log:
+        event = log.record(
+            "exec",
+            "x",
+            decision="deny",
+            why="guard",
+            layer="guard",
+            extra={"password": "hunter2", "argv": ["mysql", "-phunter2", "--user", "ann:hunter2"], "pid": 7},
+        )
+    assert event is not None
+    assert event.extra == {
+        "password": "[redacted]",
+        "argv": ["mysql", "-p[redacted]", "--user", "[redacted]"],
+        "pid": 7,
+    }
+
+
+def test_what_looks_secret_cannot_hide_where_an_attempt_went(folder):
+    with AuditLog(folder) as log:
+        for path in ("Bearer ../../../etc/shadow", "password=../../etc/shadow", "--token ../../etc/shadow"):
+            event = deny(log, path)
+            assert event is not None
+            assert event.path == path
+        event = deny(log, f"{GHP}/../../etc/shadow")
+        assert event is not None
+        assert event.path == "[redacted]/../../etc/shadow"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "read.deny[0] on notes/sk-learn-guide-for-beginners-2024.md",
+        "preset secrets[2] on secrets/token.txt",
+        "write.allow: no rule",
+        "jail: outside",
+        "audit: records missing",
+        "read.deny[0] on src/author:ann/x",
+    ],
+)
+def test_labels_stay_as_they_are(folder, label):
+    with AuditLog(folder) as log:
+        event = log.record("read", "x", decision="deny", why=label)
+        assert event is not None
+        assert event.why == label
+
+
+def test_what_was_done_keeps_its_names(folder):
+    """Undo takes them from the log."""
+    with AuditLog(folder) as log:
+        event = change(log, f"keys/{GHP}", to=GHP, extra={"token=x": "token=x"})
+        assert event is not None
+        assert (event.path, event.to, event.extra) == (f"keys/{GHP}", GHP, {"token=x": "token=x"})
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "token",
+        "sk-",
+        "eyJ",
+        "a=b",
+        "gh",
+        "://a:",
+        "--a ",
+        "bearer ",
+        "-----BEGIN ",
+        "SG.",
+        "xoxb-",
+        "a: ",
+        "sk-a1",
+        "'",
+    ],
+)
+def test_no_text_keeps_the_redaction_busy(piece):
+    text = piece * (8192 // len(piece))
+    started = time.process_time()
+    for call in (_redact.message, _redact.name, lambda text: _redact.argv([text] * 32)):
+        call(text)
+    assert time.process_time() - started < 2  # linear: some milliseconds; quadratic: minutes
 
 
 # Reading
@@ -315,15 +455,15 @@ def test_threads_write_one_chain(folder):
 
 @pytest.mark.parametrize("max_bytes", [2**24, 100_000], ids=["one file", "rotating"])
 def test_four_processes_write_one_chain(folder, max_bytes):
-    writers = [start_writer(folder, f"w{number}", 1000, max_bytes) for number in range(4)]
+    writers = [start_writer(folder, f"w{number}", 5000, max_bytes) for number in range(4)]
     for writer in writers:
         writer.communicate()
         assert writer.returncode == 0
-    assert verify(folder) == Verification(ok=True, records=4000, problems=())
+    assert verify(folder) == Verification(ok=True, records=20_000, problems=())
     assert (len(os.listdir(folder)) > 10) == (max_bytes < 2**24)
     with AuditLog(folder) as log:
         for name in ("w0", "w1", "w2", "w3"):
-            assert [event.path for event in log.events(actor=name)] == [f"{n}.txt" for n in range(1000)]
+            assert [event.path for event in log.events(actor=name)] == [f"{n}.txt" for n in range(5000)]
 
 
 def test_reading_while_others_write_and_rotate_sees_whole_chains(folder):
@@ -510,6 +650,63 @@ def test_a_killed_writer_leaves_a_chain_that_goes_on(folder):
             assert log.verify().ok
     with AuditLog(folder) as log:
         assert sum(event.path.startswith("after") for event in log.events()) == 5
+
+
+def test_plain_appending_tears_a_line_and_spoils_the_next(tmp_path):
+    path = tmp_path / "plain.jsonl"
+    child = os.fork()
+    if child == 0:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, b'{"seq": 1, "pa')  # as much as a kill lets through
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"seq": 2}\n')
+    with pytest.raises(ValueError, match="delimiter"):
+        [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_kill_9_in_the_middle_of_a_record_25_times(folder):
+    """Every turn kills a real writer at another byte of its record; rotation is going on meanwhile."""
+    turns, whole = 25, 3
+
+    def die(turn: int) -> None:
+        log = AuditLog(folder, max_bytes=4000, keep=500)
+        for number in range(whole):
+            change(log, f"{turn}/{number}")
+        write = os.write
+
+        def cut_short(fd: int, data: bytes) -> int:
+            write(fd, data[: turn * len(data) // (turns - 1)])
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        os.write = cut_short
+        change(log, f"{turn}/torn")
+
+    for turn in range(turns):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                die(turn)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        with AuditLog(folder, max_bytes=4000, keep=500) as log:
+            assert change(log, f"{turn}/after") is not None
+            found = log.verify()
+            assert found.ok
+    assert len(found.problems) == turns - 2  # nothing came through, and all of it
+    assert all("a torn record of" in problem for problem in found.problems)
+    with AuditLog(folder) as log:
+        events = list(log.events())
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        kept = [event.path for event in events if event.layer == "jail"]
+        repairs = [event for event in events if event.op == "repair"]
+    expected = [f"{turn}/{name}" for turn in range(turns) for name in (*range(whole), "after")]
+    assert [path for path in kept if not path.endswith("torn")] == expected
+    assert [path for path in kept if path.endswith("torn")] == [f"{turns - 1}/torn"]
+    assert len(repairs) == turns - 2
 
 
 @pytest.mark.parametrize("left", [1, 100, -2], ids=["one byte", "a part", "almost all"])
@@ -750,7 +947,12 @@ def test_the_last_record_replaced_in_place_is_found(folder):
     assert not verify(folder)
 
 
-@pytest.mark.parametrize("head", [None, b"", b"rubbish\n", b'{"first":1,"seq":1,"size":1,"hash":"x"}\n'])
+HALF = b'{"v":1,"first":                   1,"seq":                   3,"si'
+
+
+@pytest.mark.parametrize(
+    "head", [None, b"", b"rubbish\n", b'{"first":1,"seq":1,"size":1,"hash":"x"}\n', HALF, b"x" * 9000]
+)
 def test_a_missing_head_is_a_problem_for_good(folder, head):
     fill(folder, 3)
     os.unlink(os.path.join(folder, "head"))
@@ -760,6 +962,11 @@ def test_a_missing_head_is_a_problem_for_good(folder, head):
     assert verify(folder).problems == ("head: missing or damaged, so a cut of the tail would not show",)
     fill(folder, 1)
     assert "the head was missing here" in verify(folder).problems[0]
+    fill(folder, 1)
+    with AuditLog(folder) as log:
+        (repair,) = [event for event in log.events() if event.op == "repair"]  # told once, not at every start
+    digest = None if not head else hashlib.sha256(head).hexdigest()
+    assert repair.extra == ({} if not head else {"bytes": len(head), "sha256": digest})
 
 
 def test_a_head_of_another_chain_is_found(folder):
@@ -900,7 +1107,7 @@ def test_a_planted_file_does_not_hang_a_reader(folder, tmp_path, kind):
             list(log.events())
         os.unlink(os.path.join(folder, "lock"))
         plant(kind, "lock", folder, tmp_path / "victim")
-        for look in (log.verify, lambda: list(log.events())):
+        for look in (log.verify, lambda: list(log.events()), lambda: log.tail(3), lambda: next(log.follow())):
             with pytest.raises(OSError, match="lock"):
                 look()
 
@@ -1116,3 +1323,24 @@ print({heavy!r} & set(sys.modules))
         check=True,
     )
     assert run.stdout == "set()\n"
+
+
+def test_the_warning_of_a_broken_log_is_given_behind_its_lock(tmp_path):
+    """A handler that opens its file in a guarded thread waits for the log: it must not be held meanwhile."""
+    (tmp_path / "state").write_text("no folder")
+    log = AuditLog(str(tmp_path / "state"))
+    free = []
+
+    class Handler(logging.Handler):
+        def emit(self, _record):
+            thread = threading.Thread(target=lambda: free.append(log._lock.acquire(timeout=5)))
+            thread.start()
+            thread.join()
+
+    handler = Handler()
+    logging.getLogger("fsjail").addHandler(handler)
+    try:
+        assert log.record("write", "f", decision="allow", why="test") is None
+    finally:
+        logging.getLogger("fsjail").removeHandler(handler)
+    assert free == [True]

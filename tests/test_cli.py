@@ -405,7 +405,7 @@ def commands() -> set[str]:
 
 def test_the_list_of_commands_is_complete():
     told = {re.sub(" --.*| read README| src/deep| ID", "", line) for line in DATA}
-    assert commands() == told
+    assert commands() == told | {"watch"}, "watch prints lines without end; see test_watch"
 
 
 @pytest.mark.parametrize("line", DATA)

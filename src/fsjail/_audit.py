@@ -3,7 +3,7 @@
 In the log's folder (0700) are ``audit.jsonl`` (0600), the files that rotation made of it
 (``audit.1.jsonl`` is the newest), ``lock`` and ``head``. This is the public face and the counting of floods;
 the record's text is in `fsjail._record`, the files in `fsjail._logfiles`, appending, repair and rotation in
-`fsjail._chain`, checking in `fsjail._verify`.
+`fsjail._chain`, reading in `fsjail._logreader`, who is told of each record in `fsjail._subscribers`.
 
 - **Lost records** (a disk that was full): counted, and told in a ``repair`` record when writing works again.
 - Records are not fsynced: a killed process loses nothing, a power cut may lose the last seconds.
@@ -24,14 +24,14 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from fsjail._chain import Chain
-from fsjail._logfiles import LOG, Snapshot, read_lines
-from fsjail._record import FIELDS, Author, Entry, Event, Verification, parse
-from fsjail._redact import argv
+from fsjail._logfiles import LOG
+from fsjail._logreader import LogReader
+from fsjail._record import Author, Entry, Event, Verification
+from fsjail._subscribers import Subscribers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-    from types import TracebackType
+    from collections.abc import Callable
+    from types import ModuleType, TracebackType
 
     from fsjail._record import Rule
 
@@ -40,7 +40,7 @@ __all__ = ["AuditLog", "Event", "Verification"]
 _FLOOD_SECONDS, _FLOOD_COUNT = 1.0, 1000
 
 
-class AuditLog:
+class AuditLog(LogReader):
     """The log of one jail; safe for threads, for several processes and after a fork.
 
     Identical denials that follow each other within a second are counted: the first is written at once, the
@@ -90,6 +90,7 @@ class AuditLog:
         self._warned = False
         self._busy = False
         self._chain = Chain(self.folder, max_bytes, keep, self._repair)
+        self._subscribers = Subscribers()
         self._fresh()
         _LIVE.add(self)
 
@@ -139,10 +140,22 @@ class AuditLog:
             OSError: the log is required and cannot be written (errno EIO, whatever the cause).
             ValueError: the log is closed.
         """
+        redact = self._redact or self._prepare()
+        why = redact.message(why)
+        if decision != "allow" or layer != "jail":  # else undo needs the very names
+            path, to, resolved = redact.name(path), to and redact.name(to), resolved and redact.name(resolved)
+            extra = redact.facts(extra) if extra and layer != "audit" else extra
         entry = Entry(
             op, path, decision, why, to, resolved, rule, errno, trash_id, layer, extra, tool, call_id
         )
         key = (op, path, to, why, layer, tool) if decision == "deny" else None
+        try:
+            return self._place(entry, key)
+        finally:
+            self._tell()
+
+    def _place(self, entry: Entry, key: tuple[str | None, ...] | None) -> Event | None:
+        """Write or count; under the log's own lock."""
         with self._lock:
             self._check_open()
             if self._busy:  # a signal handler or audit hook interrupted this very method
@@ -156,6 +169,27 @@ class AuditLog:
             finally:
                 self._idle()
 
+    def subscribe(
+        self, callback: Callable[[Event], object], *, closing: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """Have a function called with each record that this object writes, after it is written.
+
+        In the order of the log, one record at a time, by a thread that wrote one, outside of the log's
+        locks. A flood comes as the first denial and later as one record with its ``count``. What the function
+        raises is told once through ``logging`` ("fsjail") and never reaches the operation. A record
+        that is made by the function itself is written, but not told.
+
+        Args:
+            callback: gets the event; what it does holds up the operation, so let slow things wait elsewhere.
+            closing: called once behind the last event, when the log is closed or the process ends.
+
+        Returns:
+            A function that ends the subscription; ``closing`` is not called then.
+        """
+        if closing is not None:
+            _ENDS.add(self._subscribers)
+        return self._subscribers.add(callback, closing)
+
     def demand(self) -> None:
         """Refuse to go on, before anything is changed, where the log is required and cannot be written.
 
@@ -165,60 +199,25 @@ class AuditLog:
         if self._required:
             with self._lock:
                 self._check_open()
+                if self._redact is None:
+                    self._prepare()
                 try:
                     self._chain.prepare()
+                    self._note()
                 except OSError as error:
                     self._failed(error)
-
-    def events(
-        self,
-        *,
-        since: datetime | str | float | None = None,
-        denied: bool | None = None,
-        actor: str | None = None,
-    ) -> Iterator[Event]:
-        """Read the log, oldest record first, through the rotated files, without holding it in memory.
-
-        Args:
-            since: leave out older records; a datetime or ISO 8601 text (local time if it has no zone), or
-                seconds since the epoch.
-            denied: True for denials only, False for everything else.
-            actor: only records of this name.
-
-        Returns:
-            An iterator; it sees what was written before its first step. Damaged lines are left out.
-
-        Raises:
-            OSError: the folder or a file of the log cannot be read.
-            ValueError: the log is closed, or ``since`` is no date.
-        """
-        self._settle()
-        return self._read(None if since is None else _utc(since), denied, actor)
-
-    def verify(self) -> Verification:
-        """Check every record against its hash, its predecessor and the head.
-
-        Returns:
-            What was found; an absent log is in order.
-
-        Raises:
-            OSError: the folder cannot be read.
-            ValueError: the log is closed.
-        """
-        from fsjail._verify import Check  # noqa: PLC0415 - imported when needed: start-up time
-
-        self._settle()
-        with Snapshot(self.folder) as snapshot:
-            return Check(snapshot).run()
+            self._tell()
 
     def close(self) -> None:
         """Write a pending count and close the descriptors; a second call does nothing."""
         with self._lock:
             if not self._closed:
-                self._settle()
+                self._settle(tell=False)
                 self._closed = True
                 if not self._busy:  # else a signal handler closes: the interrupted call tidies up
                     self._chain.forget()
+        self._subscribers.close()
+        _ENDS.discard(self._subscribers)
         _LIVE.discard(self)
 
     def __enter__(self) -> Self:
@@ -246,14 +245,23 @@ class AuditLog:
         self._flood_since = 0.0
         self._repeats = 0
         self._last: Entry | None = None
-        self._author = Author(self.run, self._actor, argv())
+        self._redact: ModuleType | None = None
+        self._subscribers.fresh()
+
+    def _prepare(self) -> ModuleType:
+        """Get ready for the first record of this process; a jail that only looks does not pay for it."""
+        from fsjail import _redact  # noqa: PLC0415 - imported when needed: start-up time
+
+        self._author = Author(self.run, self._actor, _redact.argv())
+        self._redact = _redact
+        return _redact
 
     def _check_open(self) -> None:
         if self._closed:
             msg = "the audit log is closed"
             raise ValueError(msg)
 
-    def _settle(self) -> None:
+    def _settle(self, *, tell: bool = True) -> None:
         """Write a pending count before somebody looks."""
         with self._lock:
             self._check_open()
@@ -265,6 +273,8 @@ class AuditLog:
                     self._flush()
             finally:
                 self._idle()
+        if tell:
+            self._tell()
 
     def _idle(self) -> None:
         self._busy = False
@@ -295,18 +305,30 @@ class AuditLog:
         try:
             if self._lost:
                 lost = self._lost
-                self._chain.append(self._repair("records lost", {"lost": lost}))
+                facts = {"lost": lost}
+                placed = self._chain.append(self._repair("records lost", facts))
+                self._chain.repairs.append(("records lost", facts, placed))
                 self._lost -= lost
             placed = self._chain.append(self._author.fields(entry, count))
         except OSError as error:
             self._lost += count
             self._failed(error)
             return None
-        return self._author.event(entry, count, *placed)
+        event = self._author.event(entry, count, *placed)
+        self._note(event)
+        return event
 
     def _repair(self, why: str, extra: dict[str, Any]) -> str:
-        entry = Entry("repair", LOG, "error", f"audit: {why}", layer="audit", extra=extra)
-        return self._author.fields(entry, 1)
+        return self._author.fields(_repair_entry(why, extra), 1)
+
+    def _note(self, event: Event | None = None) -> None:
+        """Leave what was written for the subscribers, in its order."""
+        repairs, self._chain.repairs = self._chain.repairs, []
+        if self._subscribers:
+            for why, facts, placed in repairs:
+                self._subscribers.put(self._author.event(_repair_entry(why, facts), 1, *placed))
+            if event is not None:
+                self._subscribers.put(event)
 
     def _failed(self, error: OSError) -> None:
         """Tell that a record was not written.
@@ -318,39 +340,38 @@ class AuditLog:
         self.problem = sentence
         if self._required:
             raise OSError(errnos.EIO, sentence) from None
-        if not self._warned:
+
+    def _tell(self) -> None:
+        """Tell subscribers and, once, that the log cannot be written; behind the lock.
+
+        A logging handler opens files: under a guard in another thread that waits for our lock, while we
+        would wait for the handler's.
+        """
+        if self._subscribers:
+            self._subscribers.tell()
+        if self.problem is not None and not self._warned and not self._required:
             self._warned = True
             import logging  # noqa: PLC0415 - imported when needed: start-up time
 
-            logging.getLogger("fsjail").warning("%s (in %s); going on without", sentence, self.folder)
+            logging.getLogger("fsjail").warning("%s (in %s); going on without", self.problem, self.folder)
 
-    def _read(self, since: str | None, denied: bool | None, actor: str | None) -> Iterator[Event]:
-        with Snapshot(self.folder) as snapshot:
-            for name, fd, size in snapshot.files:
-                if fd < 0:
-                    raise OSError(errnos.EIO, f"{name} is not a readable regular file")
-                for line in read_lines(fd, size):
-                    # Inside a JSON text a quote is escaped, so this cannot be faked by a file name.
-                    if denied and b',"decision":"deny",' not in line:
-                        continue
-                    found = parse(line)
-                    if (
-                        found is None
-                        or (since is not None and found["time"] < since)
-                        or (denied is not None and (found["decision"] == "deny") is not denied)
-                        or (actor is not None and found["actor"].get("name") != actor)
-                    ):
-                        continue
-                    yield Event(*[found[field] for field in FIELDS])
+
+def _repair_entry(why: str, extra: dict[str, Any]) -> Entry:
+    return Entry("repair", LOG, "error", f"audit: {why}", layer="audit", extra=extra)
 
 
 _LIVE: weakref.WeakSet[AuditLog] = weakref.WeakSet()
+_ENDS: set[Subscribers] = (
+    set()
+)  # of logs that were not closed, perhaps dropped: what waits there must still go
 
 
 @atexit.register
 def _flush_all() -> None:
     for log in list(_LIVE):
         log._settle()  # noqa: SLF001 - the same module; not closed: a later exit handler may still write
+    for subscribers in list(_ENDS):
+        subscribers.close()
 
 
 def _forked() -> None:
@@ -360,14 +381,3 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forked)
-
-
-def _utc(since: datetime | str | float) -> str:
-    """Spell a moment as records do, so that texts compare."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - imported when needed: start-up time
-
-    if isinstance(since, str):
-        since = datetime.fromisoformat(since)
-    elif not isinstance(since, datetime):
-        since = datetime.fromtimestamp(since, UTC)
-    return since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -33,6 +33,7 @@ from fsjail._record import NONE, fits, parse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Placed = tuple[int, str, str, str]  # seq, time, prev and hash of a record
 _FIRST = re.compile(rb'\{"v":[0-9]+,"seq":([0-9]+),')
 
 
@@ -54,6 +55,7 @@ class Chain:
         self._max_bytes = max_bytes
         self._keep = keep
         self._repair = repair
+        self.repairs: list[tuple[str, dict[str, Any], Placed]] = []  # made since somebody took them out
         self._folder = self._lock = self._log = self._head = -1
         self._seen: tuple[int, int, int] | None = None  # device, inode, size after our own last write
         self._first, self._seq, self._size, self._hash = 1, 0, 0, NONE
@@ -73,7 +75,7 @@ class Chain:
         finally:
             release(self._lock)
 
-    def append(self, fields: str) -> tuple[int, str, str, str]:
+    def append(self, fields: str) -> Placed:
         """Add a record; gives its seq, time, prev and hash."""
         self._acquire()
         try:
@@ -136,7 +138,10 @@ class Chain:
         last, torn, newline = _last(self._log, self._size)
         self._seq, self._hash = last or self._last_rotated()
         missing = False
+        remains: dict[str, Any] = {}
         if head is None:
+            if found := os.pread(self._head, 2**16, 0):  # what is written over now stays provable
+                remains = {"bytes": os.fstat(self._head).st_size, "sha256": hashlib.sha256(found).hexdigest()}
             self._first = self._oldest(rotated(self._folder)) or self._seq + 1
             if self._seq == 0:  # before the first record, so that a missing head is always a sign
                 self._write_head()
@@ -150,11 +155,15 @@ class Chain:
             self._size += 1
         if torn:
             facts = {"bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
-            self._add(self._repair("torn record", facts))
+            self._tell("torn record", facts)
         if missing:
-            self._add(self._repair("records missing", {"head": self._seq}))
+            self._tell("records missing", {"head": self._seq})
         elif head is None and self._seq:
-            self._add(self._repair("head missing", {}))
+            self._tell("head missing", remains)
+
+    def _tell(self, why: str, facts: dict[str, Any]) -> None:
+        """Record a repair."""
+        self.repairs.append((why, facts, self._add(self._repair(why, facts))))
 
     def _last_rotated(self) -> tuple[int, str]:
         """Find the last record of the newest rotated file that has one."""
@@ -180,7 +189,7 @@ class Chain:
                 os.close(fd)
         return int(found[1]) if found else None
 
-    def _add(self, fields: str) -> tuple[int, str, str, str]:
+    def _add(self, fields: str) -> Placed:
         seq, prev = self._seq + 1, self._hash
         second, rest = divmod(time.time_ns(), 10**9)
         if second != self._second:

@@ -66,6 +66,17 @@ class Snapshot:
         # An empty look would pass for a log in order.
         raise OSError(errnos.EIO, f"{LOCK} keeps coming and going")
 
+    def readable(self) -> list[tuple[int, int]]:
+        """Give descriptors and sizes, oldest file first.
+
+        Raises:
+            OSError: one of the files is a link, a FIFO or cannot be opened.
+        """
+        for name, fd, _size in self.files:
+            if fd < 0:
+                fail(f"{name} is not a readable regular file")
+        return [(fd, size) for _name, fd, size in self.files]
+
     def _take(self) -> bool:
         """Open all; False if a first writer came meanwhile, so that it was done without its lock."""
         try:
@@ -172,7 +183,7 @@ def rotated(folder: int) -> list[int]:
 def read_head(fd: int) -> Head | None:
     """Decode the head; None if it is empty or damaged."""
     try:
-        found = json.loads(os.pread(fd, 512, 0))
+        found = json.loads(os.pread(fd, 512, 0).partition(b"\n")[0])  # a longer one may have stood here
         head = Head(int(found["first"]), int(found["seq"]), int(found["size"]), str(found["hash"]))
     except (ValueError, TypeError, KeyError):
         return None
@@ -190,4 +201,21 @@ def read_lines(fd: int, size: int) -> Iterator[bytes]:
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
     if rest:
+        yield rest
+
+
+def lines_backwards(fd: int, size: int) -> Iterator[bytes]:
+    """Read lines without their newline, the last line first, in blocks."""
+    rest, at = b"", size
+    while at > 0:
+        start = max(0, at - 2**18)
+        block = os.pread(fd, at - start, start)
+        if len(block) < at - start:  # it was cut meanwhile: what was read is no longer whole
+            rest = b""
+        first, *lines = (block + rest).split(b"\n")
+        if at == size and lines and not lines[-1]:
+            lines.pop()
+        yield from reversed(lines)
+        rest, at = first, start
+    if size:
         yield rest

@@ -1,9 +1,9 @@
 """The ``fsjail`` command: what the owner of a jail types.
 
-The modules: `_app` declares the commands (the only import of typer), `_ask` answers `check` and
-`log`, `_look` shows `inspect` and `tree` from what `_survey` finds, `_keep` holds `trash` and
-`undo`, `_init` writes a first configuration, `_doctor` and `_probes` prove what works here,
-`_open` finds the jail, `_say` prints.
+The modules: `_app` declares the commands (the only import of typer), `_ask` answers `check`, `_log`
+shows, follows, sends on and proves the log, `_summary` counts it, `_look` shows `inspect` and `tree` from
+what `_survey` finds, `_keep` holds `trash` and `undo`, `_init` writes a first configuration, `_doctor` and
+`_probes` prove what works here, `_open` finds the jail, `_say` prints.
 
 Exit codes: 0 allowed or done, 1 denied or not found, 2 wrong use or configuration, 130
 interrupted, 141 the reader of the output went away.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fsjail._errors import ConfigError
 from fsjail.cli import _say
-from fsjail.cli._ask import event_document, event_row, place, rule_document
+from fsjail.cli._ask import place, rule_document
+from fsjail.cli._log import event_document, event_row
 from fsjail.cli._open import jail_at, settings_at
 from fsjail.cli._probes import abilities
 from fsjail.cli._survey import Counts, Seen, survey
@@ -47,7 +47,7 @@ def inspect(root: str | None, *, as_json: bool) -> int:
                 counts.add(seen)
                 step()
         items = jail.trash.items()
-        denials = deque(jail.audit.events(denied=True), maxlen=_DENIALS)
+        denials = jail.audit.tail(_DENIALS, denied=True)[0]
         lists = rules_of(jail)
         document: dict[str, Any] = {
             "root": str(jail.root),

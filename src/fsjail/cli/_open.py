@@ -55,13 +55,14 @@ def folder_at(root: str | None) -> str:
     return root or "."
 
 
-def moment(text: str | None, *, now: datetime | None = None) -> datetime | None:
+def moment(text: str | None, *, now: datetime | None = None, option: str = "--since") -> datetime | None:
     """Read a time as people type it.
 
     Args:
         text: ``90s``, ``30m``, ``2h``, ``3d``, ``1w`` ago, or an ISO date, time or both; local
             time where no zone is given. None stays None.
         now: the present, for tests.
+        option: what the complaint names.
 
     Raises:
         ConfigError: neither of these.
@@ -75,7 +76,7 @@ def moment(text: str | None, *, now: datetime | None = None) -> datetime | None:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"{text!r} is no time; write 30m, 2h, 3d or an ISO date such as 2025-03-01T14:00", file="--since"
+            f"{text!r} is no time; write 30m, 2h, 3d or an ISO date such as 2025-03-01T14:00", file=option
         ) from None
 
 
