@@ -13,6 +13,15 @@ _JAIL: Final = {
     "jail: invalid name": "this cannot be the name of a file",
     "jail: into itself": "a directory cannot go into itself",
 }
+# What a guard refuses by itself, without a rule; by its labels.
+OF_GUARD: Final = {
+    "guard: process": "the new process would not be guarded",
+    "guard: native code": "native code would not be guarded",
+    "guard: thread": "the new thread would not be guarded",
+    "guard: another jail": "another jail would have rules of its own",
+    "guard: unclear": "it cannot be told what this leads to",
+    "guard: failed": "the guard could not answer",
+}
 
 
 def show(text: str) -> str:
@@ -98,6 +107,8 @@ class Decision:
             return f"fsjail's own files cannot be reached{on} ({label})"
         if label.startswith("jail: "):
             return _JAIL.get(label, "the jail cannot do this") + f"{on} ({label})"
+        if label in OF_GUARD:
+            return f"{OF_GUARD[label]} ({label})"
         if self.rule is None:
             return f"no rule covers it{on} ({label})"
         return f"{label} is the rule {self.rule}{on}"
