@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fsjail._answers import Answers
@@ -754,6 +754,52 @@ def test_normalisation(name, detours, end):
     written = "/".join(part + "/" * (n % 2) for n, part in enumerate(name.split("/")))
     path = "".join(detours).lstrip("/") + written.rstrip("/") + end
     assert policy.check("read", path, is_dir=True).allowed is policy.judge("read", name, True).allowed
+
+
+WORDS = [
+    "a",
+    "b",
+    "ab",
+    "A",
+    "Ab",
+    "a.b",
+    "a.B",
+    "x.tar.b",
+    ".b",
+    "b.",
+    "é",
+    "E\u0301",
+    "\udcff",
+    "aXb",
+    "abab",
+    "Z9",
+]
+more_pieces = [*PIECES, "*b", "*a*", "a*b", "*.B", "A*", "*.", "?b", "*é", "a.*", "*.tar.b", "*bab"]
+more_patterns = st.builds(
+    lambda bang, start, pieces, end: bang + start + "/".join(pieces) + end,
+    st.sampled_from(["", "", "", "!"]),
+    st.sampled_from(["", "", "/"]),
+    st.lists(st.sampled_from(more_pieces), min_size=1, max_size=2),
+    st.sampled_from(["", "", "/"]),
+)
+more_lists = st.lists(more_patterns, min_size=1, max_size=6)
+
+
+@given(
+    more_lists,
+    st.none() | more_lists,
+    st.sampled_from([".", *WORDS]) | names,
+    st.sets(st.sampled_from(WORDS)),
+)
+@example(["A/*"], None, "A", {"b", "B"})
+@example(["a/*", "!a/b"], ["A/"], "A", {"b", "B"})
+@settings(max_examples=200)
+def test_many_files_at_once_are_judged_like_one_by_one(deny, allow, folder, files):
+    policy = Policy(Rules(allow=allow, deny=deny))
+    prefix = "" if folder == "." else f"{folder}/"
+    one_by_one = [name for name in files if policy.judge("read", prefix + name, False).allowed]
+    assert policy.readable(folder, files) == one_by_one
+    assert Policy(Rules(allow=allow, deny=deny)).readable(folder, files) == one_by_one, "without a memory too"
 
 
 @given(lists, names, kinds)

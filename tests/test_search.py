@@ -434,6 +434,68 @@ def test_files_of_many_blocks(root, make):
     ]
 
 
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
+def test_files_about_as_long_as_the_first_read(size, root, make):
+    """What is read at first may end in the middle of a line, or of the text that is looked for."""
+    for name, behind in (("end", 0), ("over", 3)):
+        (root / name).write_bytes(b"x" * 63 + b"\n" + b"y" * (size - 70 + behind) + b"needle")
+    (root / "none").write_bytes(b"z" * size)
+    for options in ({"literal": True}, {}, {"ignore_case": True}):
+        found = hits(make(), "needle", **options)
+        assert [(path, line, column) for path, line, column, _ in found] == [
+            ("end", 2, size - 69),
+            ("over", 2, size - 66),
+        ]
+
+
+def test_a_file_that_becomes_a_fifo_shows_nothing(scene, make, monkeypatch):
+    """An attacker puts a FIFO that holds a text in a file's place, between the listing and the opening."""
+    path, real = scene / "src/b.py", os.open
+    armed: list[bool] = []
+    held: list[int] = []
+
+    def arm():
+        path.unlink()
+        path.write_text("a file\n")
+        armed.append(True)
+
+    def swap(name, *args, **kwargs):
+        if name == "b.py" and armed:
+            armed.clear()
+            path.unlink()
+            os.mkfifo(path)
+            held.append(real(path, os.O_RDWR | os.O_NONBLOCK))
+            os.write(held[-1], b"needle PLANTED\n")
+        return real(name, *args, **kwargs)
+
+    jail = make(DENY)
+    monkeypatch.setattr(os, "open", swap)
+    try:
+        with watchdog(20):
+            arm()
+            held.append(real(scene / "src", os.O_RDONLY))
+            held.append(os.open("b.py", os.O_RDONLY, dir_fd=held[0]))
+            assert b"PLANTED" in os.read(held[-1], 100), "the attack works on plain Python"
+            for pattern in ("needle", "nowhere"):
+                arm()
+                found = hits(jail, pattern)
+                assert not armed, "the file was swapped"
+                assert "src/b.py" not in {name for name, *_ in found}
+                assert bool(found) == (pattern == "needle"), "the search went on"
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def test_a_fifo_is_not_even_opened(scene, make, monkeypatch):
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **k: opened.append(str(path)) or real(path, *a, **k))
+    hits(make(DENY), "needle")
+    assert "a.py" in opened
+    assert "pipe" not in opened
+
+
 def test_a_line_longer_than_a_block(root, make):
     with (root / "big").open("wb") as stream:
         stream.write(b"start ")

@@ -14,7 +14,7 @@ from fsjail._gitignore import Matcher
 from fsjail._wildmatch import decode, encode, fold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fsjail._gitignore import Level, Pattern
     from fsjail._rules import RuleList
@@ -111,6 +111,49 @@ class Answers:
             folder = self.folder(above) if slash else self._root
         if folder is None:
             return _NO_NAME
+        pair = self._answer(folder, base, is_dir)
+        self._weight += len(name) + _ENTRY
+        if self._weight > _MEMORY:
+            self._forget()
+        self.known[name, is_dir] = pair
+        return pair
+
+    def readable(self, above: str, bases: Iterable[str]) -> list[str]:
+        """Choose the files of one directory that may be read.
+
+        Nothing is remembered of them: a tree has more names than an agent asks for.
+
+        Args:
+            above: the directory, canonical, "." for the root.
+            bases: the last components of their names.
+        """
+        folder = self.folder(above)
+        if folder is None:
+            return []
+        names = list(bases)
+        text = "".join(names)
+        if folder.denied[READ] or not (text.isascii() and folder.name.isascii()):
+            return [name for name in names if self._answer(folder, name, is_dir=False)[READ].allowed]
+        # Most names are like those that no pattern could match: they are told apart all at once.
+        narrow = folder.level or self._level(folder, "narrow")
+        wide = folder.level or self._level(folder, "wide")
+        doubtful = narrow.doubtful(names)
+        hits = narrow.always
+        if wide is not narrow or text != text.lower():
+            folded = wide.doubtful([name.lower() for name in names])
+            doubtful.update(name for name in names if name.lower() in folded)
+        if wide is not narrow:
+            hits += wide.always
+        usual = self._said(folder, hits)[READ].allowed
+        others = {
+            name for name in doubtful if self._answer(folder, name, is_dir=False)[READ].allowed != usual
+        }
+        if not others:
+            return names if usual else []
+        return [name for name in names if (name in others) != usual]
+
+    def _answer(self, folder: _Folder, base: str, is_dir: bool | None) -> Pair:
+        """Find or work out what holds for a name of this directory."""
         hits: tuple[int, ...] | None
         if folder.level is not None and base.islower() and base.isascii() and "\0" not in base:
             hits = folder.level.hits(base, is_dir)
@@ -118,15 +161,15 @@ class Answers:
             hits = self._hits(folder, base, is_dir)
             if hits is None:
                 return _NO_NAME
+        return self._said(folder, hits)
+
+    def _said(self, folder: _Folder, hits: tuple[int, ...]) -> Pair:
+        """Find or work out what the rules that match a name of this directory say."""
         pair = folder.pairs.get(hits)
         if pair is None:
             pair = self._pair(*self._settle(folder, hits))
             if len(folder.pairs) < _COMBINATIONS:
                 folder.pairs[hits] = pair
-        self._weight += len(name) + _ENTRY
-        if self._weight > _MEMORY:
-            self._forget()
-        self.known[name, is_dir] = pair
         return pair
 
     def may_contain(self, name: str, side: int) -> bool:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
+from operator import methodcaller
 from typing import TYPE_CHECKING, Final
 
 from fsjail._wildmatch import ANY, Segment, Token, decode, encode, tokens
@@ -143,9 +144,12 @@ class Glob:
 
     ``*.py`` is what lies in the root itself, ``**/*.py`` at every depth; otherwise the syntax is
     that of gitignore.
+
+    Attributes:
+        dir_only: it ends with ``/`` and matches directories only.
     """
 
-    __slots__ = ("_match", "_pattern")
+    __slots__ = ("_above", "_pattern", "_test", "dir_only")
 
     def __init__(self, text: str) -> None:
         """Read the pattern.
@@ -157,12 +161,27 @@ class Glob:
             ValueError: the pattern can never match; with the reason.
         """
         self._pattern = _pattern(text, _checked(text), negative=False, anchored=True)
-        source = self._pattern.folder_source() + self._pattern.base.source()
-        self._match = re.compile(source, re.DOTALL).fullmatch
+        self._above = None if self._pattern.everywhere else _regex(self._pattern.folder_source())
+        self._test = _base_test(self._pattern.base)
+        self.dir_only = self._pattern.dir_only
 
     def __call__(self, name: str, is_dir: bool) -> bool:
         """Tell whether the name matches."""
-        return (is_dir or not self._pattern.dir_only) and self._match(encode(name)) is not None
+        folder, _, base = name.rpartition("/")
+        test = self.inside(folder)
+        return (is_dir or not self.dir_only) and test is not None and test(base)
+
+    def inside(self, folder: str) -> Callable[[str], bool] | None:
+        """Give the test for the names in one directory, by their last components.
+
+        Args:
+            folder: its name, ``""`` for the root.
+
+        Returns:
+            The test; None where no name of it matches.
+        """
+        here = self._above is None or self._above(f"{folder}/" if folder else "")
+        return self._test if here else None
 
     def reaches_below(self, folder: str) -> bool:
         """Tell whether a name below the folder could match, ``""`` for the root."""
@@ -302,16 +321,7 @@ class _Item:
         framed = len(tokens) == 3 and tokens[0] is tokens[2] is None  # noqa: PLR2004
         self.inner = _text(tokens[1]) if framed else ""
         sure = literal is not None or self.inner or tokens == (None,)  # once found by its literal part
-        self.test = None if sure else self._test(pattern.base)
-
-    def _test(self, base: Segment) -> Callable[[str], bool]:
-        """Compare text where that is the same as comparing bytes, else use a regular expression."""
-        simple = len(base.tokens) == 2 and None in base.tokens  # noqa: PLR2004
-        if simple and self.head:
-            return _Head(self.head)
-        if simple and self.tail:
-            return _Tail(self.tail)
-        return _regex(base.source())
+        self.test = None if sure else _base_test(pattern.base)
 
 
 def _text(token: Token) -> str:
@@ -324,18 +334,19 @@ def _text(token: Token) -> str:
     return ""
 
 
-class _Head(str):
-    __slots__ = ()
-
-    def __call__(self, name: str) -> bool:
-        return name.startswith(self)
-
-
-class _Tail(str):
-    __slots__ = ()
-
-    def __call__(self, name: str) -> bool:
-        return name.endswith(self)
+def _base_test(base: Segment) -> Callable[[str], bool]:
+    """Compare text where that is the same as comparing bytes, else use a regular expression."""
+    tokens = base.tokens
+    if tokens == (None,):
+        return methodcaller("startswith", "")
+    if base.literal is not None:
+        return decode(base.literal).__eq__
+    if len(tokens) == 2 and None in tokens:  # noqa: PLR2004
+        if head := _text(tokens[0]):
+            return methodcaller("startswith", head)
+        if tail := _text(tokens[1]):
+            return methodcaller("endswith", tail)
+    return _regex(base.source())
 
 
 def _regex(source: bytes) -> Callable[[str], bool]:
@@ -363,7 +374,20 @@ class _Index(dict[str, tuple["_Item", ...]]):
 class _Names:
     """Last segments, sorted by their literal parts."""
 
-    __slots__ = ("_exact", "_extensions", "_heads", "_inner", "_rest", "_tails")
+    __slots__ = (
+        "_ends",
+        "_exact",
+        "_extensions",
+        "_head",
+        "_heads",
+        "_inner",
+        "_rest",
+        "_starts",
+        "_tail",
+        "_tails",
+        "_vague",
+        "always",
+    )
 
     def __init__(self, items: Iterable[_Item]) -> None:
         self._exact, self._extensions = _Index(), _Index()
@@ -374,7 +398,7 @@ class _Names:
         for item in items:
             if item.literal is not None:
                 self._exact.put(item.literal, item)
-            elif "." in item.tail:
+            elif "." in item.tail and len(item.tail) >= len(item.head):  # the longer one tells more
                 self._extensions.put(item.tail[item.tail.rindex(".") :], item)
             elif item.head:
                 size = _bucket(item.head)
@@ -388,23 +412,44 @@ class _Names:
                 rest.append(item)
         self._heads = tuple(heads.items())
         self._tails = tuple(tails.items())
+        # Most names begin and end like no pattern: one look-up each tells.
+        ends = [*self._extensions, *(tail for index in tails.values() for tail in index)]
+        self._head, self._tail = min(heads, default=0), -min(map(len, ends), default=0)
+        self._starts = frozenset(head[: self._head] for index in heads.values() for head in index)
+        self._ends = frozenset(end[self._tail :] for end in ends)
         self._inner = tuple(inner)
         self._rest = tuple(rest)
+        self._vague = any(item.test for item in rest)
+        # Numbers of the items that match every name of a file.
+        self.always = tuple(item.number for item in rest if not item.test and not item.dir_only)
 
     def find(self, base: str) -> tuple[_Item, ...]:
         """Give the items that could match."""
-        found = self._exact.get(base, ()) + self._rest
-        dot = base.rfind(".")
-        if dot >= 0:
-            found += self._extensions.get(base[dot:], ())
-        for size, heads in self._heads:
-            found += heads.get(base[:size], ())
-        for size, tails in self._tails:
-            found += tails.get(base[-size:], ())
+        found = self._rest
+        if base in self._exact:
+            found += self._exact[base]
+        if base[: self._head] in self._starts:
+            for size, heads in self._heads:
+                found += heads.get(base[:size], ())
+        if base[self._tail :] in self._ends:
+            found += self._extensions.get(base[base.rfind(".") :], ())
+            for size, tails in self._tails:
+                found += tails.get(base[-size:], ())
         for text, item in self._inner:
             if text in base:
                 found += (item,)
         return found
+
+    def doubtful(self, bases: Sequence[str]) -> Sequence[str]:
+        """Choose the names for which :meth:`find` gives more than the items that match every name."""
+        if self._vague:
+            return bases
+        if self._inner:
+            joined = "/".join(bases)
+            if any(text in joined for text, _ in self._inner):
+                return bases
+        exact, starts, ends, head, tail = self._exact, self._starts, self._ends, self._head, self._tail
+        return [base for base in bases if base in exact or base[:head] in starts or base[tail:] in ends]
 
 
 def _bucket(literal: str) -> int:
@@ -413,14 +458,19 @@ def _bucket(literal: str) -> int:
 
 
 class Level:
-    """The patterns of a matcher as they apply to the names of one directory."""
+    """The patterns of a matcher as they apply to the names of one directory.
 
-    __slots__ = ("_common", "_local")
+    Attributes:
+        always: the numbers of those that match every name of a file.
+    """
+
+    __slots__ = ("_common", "_local", "always")
 
     def __init__(self, common: _Names, local: _Names | None) -> None:
         """Put the patterns together that hold everywhere and those that hold here."""
         self._common = common
         self._local = local
+        self.always = common.always if local is None else common.always + local.always
 
     def hits(self, base: str, is_dir: bool | None) -> tuple[int, ...]:
         """Give the numbers of the patterns that match a name in this directory, in no order.
@@ -432,6 +482,8 @@ class Level:
         found = self._common.find(base)
         if self._local is not None:
             found += self._local.find(base)
+        if not found:
+            return ()
         numbers: tuple[int, ...] = ()
         for item in found:
             if item.dir_only and not is_dir and (is_dir is False or not item.unknown):
@@ -439,6 +491,20 @@ class Level:
             if item.test is None or item.test(base):
                 numbers += (item.number,)
         return numbers
+
+    def doubtful(self, bases: Sequence[str]) -> set[str]:
+        """Choose the names that :meth:`hits` has to be asked about.
+
+        Args:
+            bases: the last components of the names of files.
+
+        Returns:
+            Those that a pattern could match besides the ones of ``always``.
+        """
+        found = set(self._common.doubtful(bases))
+        if self._local is not None:
+            found.update(self._local.doubtful(bases))
+        return found
 
 
 class Matcher:

@@ -219,6 +219,15 @@ class Policy:
             pair = self._answers.find(name, is_dir)
         return pair[SIDES[access]]
 
+    def readable(self, folder: str, names: Iterable[str]) -> list[str]:
+        """Choose the files of one directory that may be read; the answers are those of :meth:`judge`.
+
+        Args:
+            folder: its canonical name, "." for the root.
+            names: the last components of the names of files; of links and directories ask :meth:`judge`.
+        """
+        return self._answers.readable(folder, names)
+
     def may_contain(self, name: str, access: str = "read") -> bool:
         """Tell whether anything below this directory could be allowed.
 

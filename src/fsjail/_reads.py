@@ -11,6 +11,7 @@ from fsjail import _search
 from fsjail._content import decode, demand_regular, read_lines, read_range
 from fsjail._door import Door
 from fsjail._errors import AccessDenied, InvalidName
+from fsjail._lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,9 +155,9 @@ class Reads(Door):
             LimitExceeded: more than ``limits.max_results`` hits, or ``limits.max_seconds``.
         """
         start, is_dir = self._start(path, directory=False)
-        search = _search.compile_search(pattern, ignore_case=ignore_case, literal=literal)
+        lines = Lines(pattern, ignore_case=ignore_case, literal=literal)
         wanted = None if glob is None else _search.compile_filter(glob)
-        return self._looker().grep(search, start, wanted, max_hits, is_dir=is_dir)
+        return self._looker().grep(lines, start, wanted, max_hits, is_dir=is_dir)
 
     def _demand_way(self, target: Target) -> None:
         """Refuse a directory that no rule covers and that leads to nothing either, as if it were missing."""

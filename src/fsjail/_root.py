@@ -63,9 +63,10 @@ class Target:
         fd: descriptor opened for reading by :meth:`Root.open`, else -1.
         must_dir: the request demanded a directory.
         dot_end: the request ended in "." or "..".
+        left: what a change has put there, for the log; None if nothing.
     """
 
-    __slots__ = ("_owned", "dot_end", "fd", "leaf", "must_dir", "name", "parent", "st")
+    __slots__ = ("_owned", "dot_end", "fd", "leaf", "left", "must_dir", "name", "parent", "st")
 
     def __init__(
         self, parent: int, leaf: str, name: str, st: os.stat_result | None, *, owned: bool, fd: int = -1
@@ -76,6 +77,7 @@ class Target:
         self.st = st
         self.fd = fd
         self.must_dir = self.dot_end = False
+        self.left: os.stat_result | None = None
         self._owned = owned
 
     @property

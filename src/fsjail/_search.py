@@ -4,43 +4,44 @@ Every directory is opened anew from the root by its canonical name, with no link
 way; every file is opened below its directory's descriptor. So a directory or file that is swapped
 for a link meanwhile is left out, and never leads out.
 
-Regular expressions run on RE2, whose time is linear in the text: an agent's pattern cannot hang
-the host. Names that may not be read are not shown, and denied directories are not opened.
+Names that may not be read are not shown, and denied directories are not opened.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat as stat_
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
 from fsjail._gitignore import Matcher, compile_glob, parse
 from fsjail._selftest import READ
 from fsjail._trash import kind_of
-from fsjail._values import Entry, Hit
+from fsjail._values import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from fsjail._judge import Judge
     from fsjail._limits import Limits
+    from fsjail._lines import Lines
     from fsjail._root import Root
+    from fsjail._values import Hit
 
-    Search = Callable[[bytes, int], tuple[int, int] | None]
-    Filter = Callable[[str], bool]
+    # Chooses files, given their directory's name and theirs in it.
+    Filter = Callable[[str, list[str]], list[str]]
 
-# Bytes of a file searched at once, and steps of a compiled pattern: RE2 may take their product in time,
-# and the clock is looked at between the blocks.
+# Bytes of a file read at first, and then searched at once: the clock is looked at between the blocks.
+_FIRST = 64 << 10
 _BLOCK = 256 << 10
-_PROGRAM = 2000
 _BINARY = 8192  # a NUL within so many bytes means binary, as grep and git have it
-_LINE = 2000  # characters of a line that a hit shows
-_PATTERN = 4096
-# Gone, swapped for a link or file, or closed to us since it was listed: left out, as os.walk does.
+# Gone, swapped for something else, or closed to us since it was listed: left out, as os.walk does.
 _SKIPPED = {
+    errno.EAGAIN,
+    errno.EISDIR,
     errno.ENOENT,
     errno.ENOTDIR,
     errno.ELOOP,
@@ -49,6 +50,15 @@ _SKIPPED = {
     errno.ENXIO,
     errno.ENAMETOOLONG,
 }
+
+
+class _Names(NamedTuple):
+    """The names in a directory, by what they are."""
+
+    folders: list[str]
+    files: list[str]
+    links: list[str]
+    others: list[str]
 
 
 class Looker:
@@ -71,26 +81,20 @@ class Looker:
     def entries(self, fd: int, name: str) -> list[Entry]:
         """The readable entries of an open directory, by name."""
         prefix = "" if name == "." else f"{name}/"
+        names = _names(fd)
+        shown = self._judge.policy.readable(name, names.files + names.others)
+        shown += [folder for folder in names.folders if self._shows_directory(prefix + folder)]
+        shown += [link for link in names.links if self._shows_link(prefix + link)]
+        self._count(len(shown))
+        shown.sort()
         found = []
-        with os.scandir(fd) as scan:
-            for entry in scan:
-                path = prefix + entry.name
-                if self._shows(path, entry):
-                    try:
-                        st = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    found.append(Entry(path, entry.name, kind_of(st), st.st_size, st.st_mtime))
-        self._count(len(found))
-        found.sort(key=lambda entry: entry.name)
+        for base in shown:
+            try:
+                st = os.stat(base, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            found.append(Entry(prefix + base, base, kind_of(st), st.st_size, st.st_mtime))
         return found
-
-    def _shows(self, path: str, entry: os.DirEntry[str]) -> bool:
-        if entry.is_dir(follow_symlinks=False):
-            return self._shows_directory(path)
-        if entry.is_symlink():
-            return self._shows_link(path)
-        return self._judge.policy.judge("read", path, False).allowed
 
     def _shows_directory(self, path: str) -> bool:
         if self._judge.policy.judge("read", path, True).allowed:
@@ -118,14 +122,23 @@ class Looker:
         pending = [path]
         while pending:
             self._in_time()
-            for below, entry in self._scan(pending.pop()):
-                if entry.is_dir(follow_symlinks=False):
-                    if self._judge.policy.judge("read", below, True).allowed:
-                        return True
-                    if self._judge.verdict("list", below, True).allowed:
-                        pending.append(below)
-                elif self._shows(below, entry):
-                    return True
+            name = pending.pop()
+            fd = self._open(name)
+            if fd is None:
+                continue
+            try:
+                names = _names(fd)
+            finally:
+                os.close(fd)
+            prefix = "" if name == "." else f"{name}/"
+            below = [prefix + folder for folder in names.folders]
+            if (
+                self._judge.policy.readable(name, names.files + names.others)
+                or any(self._judge.policy.judge("read", each, True).allowed for each in below)
+                or any(self._shows_link(prefix + link) for link in names.links)
+            ):
+                return True
+            pending.extend(each for each in below if self._judge.verdict("list", each, True).allowed)
         return False
 
     # ── walking ────────────────────────────────────────────────────────────────────────────────
@@ -140,39 +153,12 @@ class Looker:
                 return None
             raise
 
-    def _scan(self, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        fd = self._open(name)
-        if fd is None:
-            return
-        prefix = "" if name == "." else f"{name}/"
-        try:
-            with os.scandir(fd) as scan:
-                for entry in scan:
-                    yield prefix + entry.name, entry
-        finally:
-            os.close(fd)
+    def _folders(self, start: str) -> Iterator[tuple[str, int, _Names]]:
+        """Top down: (name, descriptor, names in it); the descriptor is ours.
 
-    def _folder(self, name: str, fd: int) -> tuple[list[str], list[str]]:
-        """Names of the readable directories, and of the other things, in an open directory."""
-        policy = self._judge.policy
-        prefix = "" if name == "." else f"{name}/"
-        folders, others = [], []
-        with os.scandir(fd) as scan:
-            for entry in scan:
-                if entry.is_dir(follow_symlinks=False):
-                    if self._shows_directory(prefix + entry.name):
-                        folders.append(entry.name)
-                elif entry.is_symlink():
-                    if self._shows_link(prefix + entry.name):
-                        others.append(entry.name)
-                elif policy.judge("read", prefix + entry.name, False).allowed:
-                    others.append(entry.name)
-        folders.sort()
-        others.sort()
-        return folders, others
-
-    def _folders(self, start: str) -> Iterator[tuple[str, int, list[str], list[str]]]:
-        """Top down: (name, descriptor, directories, other names); the descriptor is ours."""
+        The directories among the names may be shown, and are entered next; the rest is still to be
+        judged: most searches want little of it.
+        """
         pending = [start]
         while pending:
             self._in_time()
@@ -180,38 +166,44 @@ class Looker:
             fd = self._open(name)
             if fd is None:
                 continue
+            prefix = "" if name == "." else f"{name}/"
             try:
-                folders, others = self._folder(name, fd)
-                yield name, fd, folders, others
+                names = _names(fd)
+                names.folders[:] = [each for each in names.folders if self._shows_directory(prefix + each)]
+                names.folders.sort()
+                yield name, fd, names
             finally:
                 os.close(fd)
-            prefix = "" if name == "." else f"{name}/"
-            pending.extend(prefix + folder for folder in reversed(folders))
+            pending.extend(prefix + folder for folder in reversed(names.folders))
 
     def walk(self, start: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """As ``os.walk``, over what may be read."""
-        for name, _, folders, others in self._folders(start):
-            shown = set(folders)
-            yield name, folders, others
+        for name, _, (folders, files, links, others) in self._folders(start):
+            prefix = "" if name == "." else f"{name}/"
+            shown = self._judge.policy.readable(name, files + others)
+            shown += [link for link in links if self._shows_link(prefix + link)]
+            shown.sort()
+            judged = set(folders)
+            yield name, folders, shown
             # The caller may leave directories out or sort them, not add ways that were never judged.
-            folders[:] = [folder for folder in folders if folder in shown]
+            folders[:] = [folder for folder in folders if folder in judged]
 
     def glob(self, pattern: str, start: str) -> list[str]:
         """Names below ``start`` that match, sorted."""
         matches = compile_glob(pattern)
-        readable = self._judge.policy.judge
+        policy = self._judge.policy
         skip = 0 if start == "." else len(start) + 1
         found: list[str] = []
-        for name, _, folders, others in self._folders(start):
+        for name, _, (folders, files, links, others) in self._folders(start):
             prefix = "" if name == "." else f"{name}/"
-            for other in others:
-                path = prefix + other
-                if matches(path[skip:], False):
-                    found.append(path)
-            for folder in folders:
-                path = prefix + folder
-                if matches(path[skip:], True) and readable("read", path, True).allowed:
-                    found.append(path)
+            test = matches.inside("" if name == start else name[skip:])
+            if test is not None:
+                ways = [prefix + each for each in filter(test, folders)]
+                found += [path for path in ways if policy.judge("read", path, True).allowed]
+            if test is not None and not matches.dir_only:
+                found += [prefix + each for each in policy.readable(name, filter(test, files + others))]
+                ways = [prefix + each for each in filter(test, links)]
+                found += [path for path in ways if self._shows_link(path)]
             # Directories below which nothing can match are not entered.
             folders[:] = [folder for folder in folders if matches.reaches_below((prefix + folder)[skip:])]
             self._count(len(found))
@@ -221,98 +213,70 @@ class Looker:
     # ── grep ───────────────────────────────────────────────────────────────────────────────────
 
     def grep(
-        self, search: Search, start: str, wanted: Filter | None, max_hits: int | None, *, is_dir: bool
+        self, lines: Lines, start: str, wanted: Filter | None, max_hits: int | None, *, is_dir: bool
     ) -> Iterator[Hit]:
         """The lines that match, file by file in the order of the walk."""
-        number = 0
-        for path, fd in self._files(start, wanted, is_dir=is_dir):
-            try:
-                hits = self._search_file(fd, path, search)
-                for hit in hits:
-                    if max_hits is not None and number >= max_hits:
-                        return
-                    number += 1
-                    self._count(number)
-                    yield hit
-            finally:
-                os.close(fd)
+        hits = self._in_tree(lines, start, wanted) if is_dir else self._in_one(lines, start)
+        for number, hit in enumerate(hits):
+            if number == max_hits:
+                return
+            self._count(number + 1)
+            yield hit
 
-    def _files(self, start: str, wanted: Filter | None, *, is_dir: bool) -> Iterator[tuple[str, int]]:
-        if not is_dir:
-            with suppress(Moved, FileNotFoundError):  # gone or swapped since it was judged: no hits
-                request = self._root.parse(start)
-                with self._root.open(request, self._judge.hops("read", 0)) as target:
-                    self._judge.final("read", 0, request, target, target.kind)
-                    self._judge.not_own("read", request, target)
-                    fd, target.fd = target.fd, -1
-                if fd >= 0:
-                    yield start, fd
-            return
-        for name, folder, _, others in self._folders(start):
+    def _in_one(self, lines: Lines, path: str) -> Iterator[Hit]:
+        with suppress(Moved, FileNotFoundError):  # gone or swapped since it was judged: no hits
+            request = self._root.parse(path)
+            with self._root.open(request, self._judge.hops("read", 0)) as target:
+                self._judge.final("read", 0, request, target, target.kind)
+                self._judge.not_own("read", request, target)
+                if target.fd >= 0 and target.kind is False:
+                    yield from self._search(target.fd, path, lines, os.read(target.fd, _FIRST))
+
+    def _in_tree(self, lines: Lines, start: str, wanted: Filter | None) -> Iterator[Hit]:
+        readable, misses = self._judge.policy.readable, lines.misses
+        for name, folder, names in self._folders(start):
             prefix = "" if name == "." else f"{name}/"
-            for other in others:
-                path = prefix + other
-                if wanted is not None and not wanted(path):
-                    continue
+            # Links are left out; their target is found under its own name.
+            files = names.files if wanted is None else wanted(name, names.files)
+            for file in sorted(readable(name, files)):
+                path = prefix + file
                 self._in_time()
+                fd = -1
                 try:
-                    # O_NOFOLLOW: links are left out; their target is found under its own name.
-                    fd = os.open(other, READ, dir_fd=folder)
+                    fd = os.open(file, READ, dir_fd=folder)  # O_NOFOLLOW: it may be a link by now
+                    block = os.read(fd, _FIRST)
+                    if misses(block):  # most files are no longer, and hold nothing
+                        more = os.read(fd, _FIRST)
+                        if not more:
+                            continue
+                        block += more
+                    yield from self._search(fd, path, lines, block)
                 except OSError as error:
-                    if error.errno in _SKIPPED:
-                        continue
-                    raise
-                yield path, fd
+                    if error.errno not in _SKIPPED:
+                        raise
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
 
-    def _search_file(self, fd: int, path: str, search: Search) -> Iterator[Hit]:
-        if kind_of(os.fstat(fd)) != "file":
+    def _search(self, fd: int, path: str, lines: Lines, block: bytes) -> Iterator[Hit]:
+        """Search a file of which the first block has been read, and the rest of it."""
+        # A FIFO or device that was put in its place since it was listed: what it gave is not shown.
+        if not stat_.S_ISREG(os.fstat(fd).st_mode) or block.find(0, 0, _BINARY) >= 0:
             return
         number, rest = 1, b""
-        first = True
-        while block := os.read(fd, _BLOCK):
+        while block:
             self._in_time()
-            if first and b"\0" in block[:_BINARY]:
-                return
-            first = False
             block = rest + block
             # Whole lines only; a "line" longer than a block is cut, which bounds the memory.
             end = block.rfind(b"\n") + 1 if len(rest) < _BLOCK else len(block)
-            if not end and len(block) <= _BLOCK:
-                rest = block
-                continue
-            end = end or len(block)
+            if not end and len(block) > _BLOCK:
+                end = len(block)
             rest = block[end:]
-            number = yield from self._hits(block[:end], path, number, search)
+            if end:
+                number = yield from lines.hits(block[:end], path, number, self._in_time)
+            block = os.read(fd, _BLOCK)
         if rest:
-            yield from self._hits(rest, path, number, search)
-
-    def _hits(self, block: bytes, path: str, number: int, search: Search) -> Generator[Hit, None, int]:
-        """Hits in whole lines; returns the number of the line behind them."""
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n")  # so that "$" is before CRLF too
-        at = counted = 0
-        while at < len(block):
-            self._in_time()
-            found = search(block, at)
-            if found is None:
-                break
-            begin = block.rfind(b"\n", 0, found[0]) + 1
-            if begin >= len(block):
-                break  # "$" behind the last line end: there is no line
-            end = block.find(b"\n", found[0])
-            end = len(block) if end < 0 else end
-            line = block[begin:end]
-            number += block.count(b"\n", counted, begin)
-            counted = begin
-            text = line.decode("utf-8", "replace")
-            column = len(block[begin : found[0]].decode("utf-8", "replace")) + 1
-            if len(text) > _LINE:  # show the part around the match
-                first = max(0, min(column - 1 - _LINE // 4, len(text) - _LINE))
-                cut = text[first : first + _LINE]
-                text = ("…" if first else "") + cut + ("…" if first + _LINE < len(text) else "")
-            yield Hit(path, number, column, text)
-            at = end + 1
-        return number + block.count(b"\n", counted)
+            yield from lines.hits(rest, path, number, self._in_time)
 
     # ── limits ─────────────────────────────────────────────────────────────────────────────────
 
@@ -327,63 +291,20 @@ class Looker:
             raise LimitExceeded(errno.EDQUOT, f"more than {most} results; narrow the search")
 
 
-def compile_search(pattern: str, *, ignore_case: bool, literal: bool) -> Search:
-    """Make the search for a pattern.
-
-    Raises:
-        ValueError: the pattern is too long or no RE2 expression.
-    """
-    if len(pattern) > _PATTERN:
-        message = f"the pattern is {len(pattern)} characters long; {_PATTERN} are possible"
-        raise ValueError(message)
-    if literal and not ignore_case:
-        return _literal(pattern.encode("utf-8", "surrogateescape"))
-    import re2  # noqa: PLC0415 - 6 ms, only a search needs it
-
-    options = re2.Options()
-    options.log_errors = False
-    options.literal = literal
-    options.case_sensitive = not ignore_case
-    # A match never goes over a line end, whatever [^x] and \s mean: else each line of a long match
-    # would cost the whole text again.
-    options.never_nl = True
-    try:
-        # (?m): ^ and $ are those of a line, since whole blocks are searched.
-        source = pattern if literal else f"(?m:{pattern})"
-        compiled: Any = re2.compile(source.encode("utf-8", "surrogateescape"), options)
-    except re2.error as error:
-        reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else error
-        message = f"not a regular expression in RE2 syntax (no look-around, no back-references): {reason}"
-        raise ValueError(message) from None
-    if compiled.programsize > _PROGRAM:
-        message = f"the pattern is too large: {compiled.programsize} steps, {_PROGRAM} are possible"
-        raise ValueError(message)
-    by_line = not literal and ("\\A" in pattern or "\\z" in pattern)
-
-    def search(block: bytes, at: int) -> tuple[int, int] | None:
-        if by_line and at < len(block):  # \A and \z are the ends of the text: search line by line
-            while at < len(block):
-                end = block.find(b"\n", at)
-                end = len(block) if end < 0 else end
-                if (found := compiled.search(block[at:end])) is not None:
-                    return found.start() + at, found.end() + at
-                at = end + 1
-            return None
-        found = compiled.search(block, at)
-        return None if found is None else found.span()
-
-    return search
-
-
-def _literal(text: bytes) -> Search:
-    if b"\n" in text:
-        return lambda *_: None  # no line holds it
-
-    def search(block: bytes, at: int) -> tuple[int, int] | None:
-        found = block.find(text, at)
-        return None if found < 0 else (found, found + len(text))
-
-    return search
+def _names(fd: int) -> _Names:
+    names = _Names([], [], [], [])
+    folders, files, links, others = names
+    with os.scandir(fd) as scan:
+        for entry in scan:
+            if entry.is_file(follow_symlinks=False):
+                files.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_symlink():
+                links.append(entry.name)
+            else:
+                others.append(entry.name)
+    return names
 
 
 def compile_filter(pattern: str) -> Filter:
@@ -398,11 +319,13 @@ def compile_filter(pattern: str) -> Filter:
         raise ValueError(message)
     matcher = Matcher([parsed])
 
-    def wanted(path: str) -> bool:
-        parts = path.split("/")
+    def wanted(folder: str, files: list[str]) -> list[str]:
+        parts = [] if folder == "." else folder.split("/")
         # A directory that matches selects what is below it, as "src/" should.
-        return matcher.last_match(path, False) is not None or any(
-            matcher.last_match("/".join(parts[:number]), True) is not None for number in range(1, len(parts))
-        )
+        ways = ("/".join(parts[:number]) for number in range(1, len(parts) + 1))
+        if any(matcher.last_match(way, is_dir=True) is not None for way in ways):
+            return files
+        level = matcher.level("/".join(parts))
+        return [file for file in files if level.hits(file, is_dir=False)]
 
     return wanted

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import sys
+from functools import partial
 from typing import Any
 
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -34,24 +35,26 @@ _HOW_SIZE = ctypes.sizeof(_OpenHow)
 
 
 def _entry(name: str, number: int | None, *arguments: Any) -> Any:
-    """Find a libc wrapper, or a call by number, or None."""
+    """Find a libc wrapper, or a call by number, or None; without argument types the values decide."""
     if _libc is None:  # pragma: no cover - not Linux
         return None
     function = getattr(_libc, name, None)
     if function is not None:
-        function.argtypes = arguments
+        if arguments:
+            function.argtypes = arguments
         return function
     if number is None:  # pragma: no cover - unknown architecture
         return None
     raw = ctypes.CDLL(None, use_errno=True).syscall
     raw.restype = ctypes.c_long
-    raw.argtypes = (ctypes.c_long, *arguments)
-    return lambda *values: raw(number, *values)
+    if arguments:
+        raw.argtypes = (ctypes.c_long, *arguments)
+    return partial(raw, number)
 
 
-_openat2 = _entry(
-    "openat2", _SYS_OPENAT2, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t
-)
+# No argument types: checking them takes a fifth of the whole call, and every read makes one. Integers, bytes
+# and references are passed as the kernel wants them.
+_openat2 = _entry("openat2", _SYS_OPENAT2)
 _renameat2 = _entry(
     "renameat2",
     _SYS_RENAMEAT2.get(os.uname().machine) if hasattr(os, "uname") else None,
