@@ -6,7 +6,8 @@
 #   make check   lint, types, layers, tests: what has to pass before a commit
 #   make soak    the long races and fuzzing (minutes)
 #   make lint    ruff and mypy
-#   make bench   what keeping costs: delete and overwrite, against what people use instead
+#   make bench   measures fsjail beside what people use instead (a quarter of an hour; PYTHON= chooses)
+#   make bench-quick  the goals only, in a minute; fails if one is missed by 30 %
 #   make wheel   builds the wheel and tries it in an environment of its own
 #   make clean   removes .venv and what the tools left
 
@@ -19,9 +20,13 @@ GATED = src/fsjail/_root.py,src/fsjail/_policy.py,src/fsjail/_trash.py,src/fsjai
 # Two workers by files: races of one file do not disturb each other, and two cores are enough.
 WORKERS = -n 2 --dist loadfile
 
+# The peers of `make bench` have an environment of their own, one for each PYTHON that is named.
+BENCH = $(VENV)/bench$(if $(PYTHON),-$(subst /,-,$(PYTHON)))
+BENCHFLAGS =
+
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help demo test soak bench check lint layers wheel clean
+.PHONY: help demo test soak bench bench-quick check lint layers wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,8 +41,11 @@ test: $(VENV)/.test
 soak: $(VENV)/.test
 	$(PY) -m pytest -m soak
 
-bench: $(VENV)/.bench
-	$(PY) benchmarks/trash.py
+bench: $(BENCH)/.made
+	$(BENCH)/bin/python -m benchmarks.run $(BENCHFLAGS)
+
+bench-quick: $(VENV)/.bench
+	$(PY) -m benchmarks.run --quick
 
 check: lint layers test
 
@@ -94,8 +102,24 @@ $(VENV)/.test: $(VENV)/.made
 	$(PIP) install --editable . --group test
 	@touch $@
 
+# Without ripgrep its goals are left out, and the quick look says so.
 $(VENV)/.bench: $(VENV)/.made
 	$(PIP) install --editable . --group bench
+	-@$(PIP) install --only-binary :all: ripgrep
+	@touch $@
+
+# Each peer is optional: one that cannot be installed is a row that says so.
+$(BENCH)/.made: $(VENV)/.made benchmarks/peers.txt
+	$(or $(PYTHON),$(PY)) -m venv --clear $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --editable . --group bench
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --prefer-binary -r benchmarks/peers.txt || \
+	while read -r peer; do case $$peer in ''|'#'*) continue;; esac; \
+	  $(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --prefer-binary "$$peer" \
+	    || echo "fsjail: $$peer could not be installed: left out" >&2; \
+	done < benchmarks/peers.txt
+	@npm install --silent --no-audit --no-fund --prefix $(BENCH) @modelcontextprotocol/server-filesystem \
+	  || echo 'fsjail: the MCP server could not be installed with npm: left out' >&2
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.made
