@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsjail._gitignore import Matcher, Pattern, compile_glob, escape, parse
+from fsjail._gitignore import Pattern, escape, parse
+from fsjail._matcher import Matcher, compile_glob
 from fsjail._policy import Policy, Rules
 from fsjail._wildmatch import decode, encode, fold
 
@@ -469,7 +470,8 @@ def _under_a_limit(script: str, *arguments: str) -> int:
 def test_hang_patterns_take_few_steps():
     script = """
 import json, sys
-from fsjail._gitignore import Matcher, parse
+from fsjail._gitignore import parse
+from fsjail._matcher import Matcher
 for text, name in json.loads(sys.argv[1]):
     assert Matcher([parse(text)]).last_match(name, False) is None
     assert Matcher([parse(text)]).last_match(name + "x", True) is None

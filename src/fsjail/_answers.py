@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fsjail._decision import Verdict
-from fsjail._gitignore import Matcher
+from fsjail._matcher import Matcher
 from fsjail._wildmatch import decode, encode, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fsjail._gitignore import Level, Pattern
+    from fsjail._gitignore import Pattern
+    from fsjail._matcher import Level
     from fsjail._rules import RuleList
 
 # What reading and what writing is answered.

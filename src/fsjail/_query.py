@@ -12,8 +12,8 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fsjail._gitignore import Matcher
 from fsjail._gitignore import parse as parse_pattern
+from fsjail._matcher import Matcher
 from fsjail._record import parse
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fsjail import _callers
 from fsjail._decision import OF_GUARD, Decision, show
 from fsjail._errors import AccessDenied, PolicyDenied
-from fsjail._hooked import JAIL, LOAD, RUN, THREAD, UNCLEAR, Ask, exact
+from fsjail._hooked import LOAD, UNCLEAR, Ask, exact
 from fsjail._kernelname import is_folder, of_fd, of_path
 from fsjail._names import lexical, split
 from fsjail._redact import argv

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 
 from fsjail._decision import Rule, Verdict, show
 from fsjail._errors import ConfigError
-from fsjail._gitignore import Matcher, Pattern, parse
+from fsjail._gitignore import Pattern, parse
+from fsjail._matcher import Matcher
 from fsjail._presets import PRESETS
 from fsjail._wildmatch import decode
 

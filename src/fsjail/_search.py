@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
-from fsjail._gitignore import Matcher, compile_glob, parse
+from fsjail._gitignore import parse
+from fsjail._matcher import Matcher, compile_glob
 from fsjail._selftest import READ
 from fsjail._trash import kind_of
 from fsjail._values import Entry

@@ -20,7 +20,8 @@ import pathspec
 from pathspec.pattern import Pattern, RegexPattern
 from pathspec.util import register_pattern
 
-from fsjail._gitignore import Matcher, parse
+from fsjail._gitignore import parse
+from fsjail._matcher import Matcher
 from fsjail._wildmatch import decode
 
 NAME = "fsjail"
