@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsjail import ConfigError, Limits, Policy
-from fsjail._keys import EXPECT_KEYS, KEYS, OPERATIONS, PRESETS, RECORDS
+from fsjail._keys import EXPECT_KEYS, EXPORTERS, KEYS, OPERATIONS, PRESETS, RECORDS
 from fsjail._toml import lines_of
 from fsjail.config import Expect, load
 
@@ -41,6 +41,9 @@ keep_bytes = "5 GiB"
 [audit]
 record = "all"
 required = true
+max_bytes = "1 MiB"
+keep = 3
+export = ["logging", "otel"]
 [watch]
 tripwires = ["~/.ssh", "~/.aws"]
 [[expect]]
@@ -84,10 +87,12 @@ def test_every_key(root):
     assert (settings.keep_days, settings.keep_bytes) == (30, 5 * 2**30)
     assert settings.trash_location == str(root.parent / "kept")
     assert (settings.record, settings.required) == ("all", True)
+    assert (settings.log_bytes, settings.log_files) == (2**20, 3)
+    assert settings.export == ("logging", "otel")
     assert settings.tripwires == ("~/.ssh", "~/.aws")
     assert settings.expects == (
-        Expect("read", "private/key.txt", allowed=False, file="fsjail.toml", line=23),
-        Expect("move", "src/a", allowed=True, to="docs/a", file="fsjail.toml", line=27),
+        Expect("read", "private/key.txt", allowed=False, file="fsjail.toml", line=26),
+        Expect("move", "src/a", allowed=True, to="docs/a", file="fsjail.toml", line=30),
     )
     assert settings.sources == ("fsjail.toml",)
     policy = settings.policy
@@ -208,6 +213,10 @@ LINES = [
     ("drop_presets = ['vcs',\n'sercets']", 2, "must be one of: secrets, vcs, toolchain"),
     ("audit.record = 'none'", 1, "audit.record must be one of: denied+changes, all"),
     ("audit.required = 1", 1, "audit.required must be true or false, not an integer"),
+    ("audit.max_bytes = 0", 1, "audit.max_bytes must be a whole number above 0"),
+    ("audit.keep = 0", 1, "audit.keep must be a whole number above 0"),
+    ("audit.export = ['syslog']", 1, "audit.export.0 must be one of: logging, otel"),
+    ("audit.export = 'otel'", 1, "audit.export must be an array, not a string"),
     ("[limits]\nmax_read_bytes = '10 MiBs'", 2, 'must be a size such as 10_000, "10 MiB"'),
     ("[limits]\nmax_read_bytes = '-1'", 2, "must be a size"),
     ("[limits]\nmax_read_bytes = 1.5", 2, "must be a whole number above 0, not a float"),
@@ -369,9 +378,14 @@ class TestUserAndSite:
 
     def test_the_log_and_tripwires(self, root, home):
         _over(home, "[audit]\nrecord = 'all'\n[watch]\ntripwires = ['~/.ssh', '/etc']")
-        _over(home, "audit.required = true\naudit.record = 'denied+changes'", "site")
-        settings = load(_write(root, "watch.tripwires = ['~/.ssh']\naudit.required = false"))
+        _over(
+            home, "[audit]\nrequired = true\nrecord = 'denied+changes'\nexport = ['otel', 'logging']", "site"
+        )
+        settings = load(
+            _write(root, "watch.tripwires = ['~/.ssh']\naudit.required = false\naudit.export = ['logging']")
+        )
         assert (settings.record, settings.required) == ("all", True)
+        assert settings.export == ("logging", "otel")
         assert settings.tripwires == ("~/.ssh", "/etc")
 
     @pytest.mark.parametrize("key", sorted(name for name, (_, tightens) in KEYS.items() if not tightens))
@@ -436,6 +450,7 @@ class TestSchema:
         properties = self.schema["properties"]
         assert tuple(properties["drop_presets"]["items"]["enum"]) == PRESETS
         assert tuple(properties["audit"]["properties"]["record"]["enum"]) == RECORDS
+        assert tuple(properties["audit"]["properties"]["export"]["items"]["enum"]) == EXPORTERS
         assert tuple(properties["expect"]["items"]["properties"]["op"]["enum"]) == OPERATIONS
 
     def test_presets_are_the_policys(self):

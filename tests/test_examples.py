@@ -92,3 +92,19 @@ def test_langchain(home):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Refused: ") == 2
     assert "+    return 2" in done.stdout
+
+
+def test_guard(home):
+    done = run("guard.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("it went through") == 7
+    assert done.stdout.count(" is denied: ") == 7
+    assert not any((home / "state").iterdir()), "the example keeps its log to itself"
+
+
+def test_watch(home):
+    done = run("watch.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for kind in ("denied change", "unexplained", "link", "tripwire"):
+        assert f"  {kind}: " in done.stdout
+    assert not any((home / "state").iterdir()), "the example keeps its log to itself"

@@ -21,34 +21,56 @@ PACKAGE = Path(fsjail.__file__).parent
 ROWS: tuple[tuple[str, set[str]], ...] = (
     ("L0", {"_errors"}),
     ("L0 values", {"_decision", "_presets", "_record", "_trashinfo", "_values"}),
-    ("L0 pure parts, system calls", {"_edit", "_names", "_redact", "_syscalls", "_toml", "_wildmatch"}),
+    (
+        "L0 pure parts, system calls",
+        {"_edit", "_names", "_redact", "_subscribers", "_syscalls", "_toml", "_wildmatch"},
+    ),
     ("L0 parts of a leaf", {"_gitignore", "_logfiles", "_selftest"}),
-    ("L0 parts of a leaf", {"_answers", "_chain", "_copying", "_rules", "_verify", "pathspec"}),
-    ("L1 leaves", {"_audit", "_dirs", "_keys", "_limits", "_policy", "_root", "_stage", "_streams"}),
+    ("L0 parts of a leaf", {"_matcher"}),
+    (
+        "L0 parts of a leaf",
+        {"_answers", "_chain", "_copying", "_follow", "_query", "_rules", "_verify", "pathspec"},
+    ),
+    ("L0 parts of a leaf", {"_logreader"}),
+    (
+        "L1 leaves",
+        {"_audit", "_dirs", "_keys", "_limits", "_policy", "_root", "_stage", "_streams", "_underway"},
+    ),
     ("L2 on descriptors", {"_home"}),
     ("L2 on descriptors", {"_kept"}),
     ("L2 on descriptors", {"_crash"}),
     ("L2 on descriptors", {"_across"}),
     ("L2 on descriptors", {"_trash"}),
-    ("L3 parts of the facade", {"_content", "_door", "_judge", "_recover", "_search"}),
-    ("L3 its operations", {"_changes", "_reads"}),
+    ("L3 parts of the facade", {"_content", "_door", "_judge", "_lines", "_recover", "_search"}),
+    ("L3 its operations", {"_changes", "_reads", "_records"}),
     ("L3 the facade", {"_jail"}),
     ("the public names", {"__init__"}),
-    ("L4", {"config"}),
+    ("L4", {"config", "exporters"}),
+    ("L4 parts of the watch", {"_alarm", "_kinds", "_ledger", "_seen", "_watched"}),
+    ("L4 parts of the watch", {"_doubts", "_trashwatch", "_tree", "_tripwires"}),
+    ("L4 parts of the watch", {"_patrol"}),
+    ("L4 the watch", {"watch"}),
+    ("L4 parts of the guard", {"_callers", "_kernelname"}),
+    ("L4 parts of the guard", {"_scope"}),
+    ("L4 parts of the guard", {"_hooked"}),
+    ("L4 parts of the guard", {"_rawcalls"}),
+    ("L4 the guard", {"guard"}),
     ("L5", {"tools"}),
     ("L6", {"cli"}),
 )
 ROW = {module: number for number, (_, modules) in enumerate(ROWS) for module in modules}
 # The one import that runs upwards: Jail.load hands over to config, inside the method.
-UPWARDS = {("_jail", "config")}
+UPWARDS = {("_jail", "config"), ("_jail", "exporters"), ("_jail", "guard"), ("_jail", "watch")}
 
 # Who may import what is not everybody's: nothing slow is imported twice, or by accident at start-up.
 THIRD_PARTY = {
+    "opentelemetry": {"exporters/otel"},
     "pathspec": {"pathspec"},
     "platformdirs": {"_dirs"},
-    "re2": {"_search"},
+    "re2": {"_lines"},
     "rich": {"cli"},
     "typer": {"cli/_app"},
+    "watchdog": {"_watched"},
 }
 # Who may open and change names of the file system, and why.
 CHANGES = {
@@ -62,8 +84,13 @@ CHANGES = {
     "_crash": "ends or rolls back in the trash what a crash left",
     "_trash": "moves in and out of it",
     "_logfiles": "opens the log's own files",
+    "_underway": "marks what is under way, in the log's folder",
+    "_watched": "hangs up a bell for notices, for an instant in the log's folder",
+    "_patrol": "opens the kept items of a trash outside the root, to watch them",
+    "_tripwires": "opens folders outside the root that its owner has named, to watch them",
     "_chain": "makes the log's folder, writes and rotates its files",
     "config": "reads configuration files, once, at the start",
+    "_kernelname": "holds a folder for a moment, to ask the kernel for its path",
     "cli/_init": "writes the first fsjail.toml, asked by a person",
     "cli/_probes": "tries what this machine can enforce, in a folder of its own",
     "cli/_say": "points a broken output at /dev/null",
@@ -94,7 +121,20 @@ CHANGING = {
     "utime",
 }
 # Who may list a folder: by a descriptor, but for the last, which shows a person what an agent cannot see.
-LISTS = {"_root", "_kept", "_crash", "_copying", "_logfiles", "_judge", "_search", "_jail", "cli/_survey"}
+LISTS = {
+    "_root",
+    "_kept",
+    "_crash",
+    "_copying",
+    "_logfiles",
+    "_judge",
+    "_search",
+    "_jail",
+    "cli/_survey",
+    "_tree",
+    "_trashwatch",
+    "_tripwires",
+}
 LISTING = {"fwalk", "listdir", "scandir", "walk"}
 # Who may ask the file system about a name by path: it may mean something else a moment later.
 BY_PATH = {
@@ -102,7 +142,11 @@ BY_PATH = {
     "_jail": "whether its own folders lie inside the root, when it is opened",
     "_selftest": "looks for a magic link to prove them refused",
     "_dirs": "the id of a root",
+    "_rawcalls": "both spellings of what its owner allows; the guard only looks on",
     "config": "where the search begins; where the trash lies",
+    "watch": "whether a tripwire lies inside the root, when it is made",
+    "_patrol": "whether the jail's own folders lie inside the root, when it begins",
+    "_tripwires": "names of the host, given by its owner",
     "cli": "a person's own questions; no call of an agent passes here",
 }
 ASKING = {"exists", "isdir", "isfile", "islink", "ismount", "lexists", "realpath", "samefile"}
@@ -246,6 +290,20 @@ def test_public_names():
     assert sorted(fsjail.__all__) == sorted(PUBLIC)
     assert all(hasattr(fsjail, name) for name in PUBLIC)
     assert set(PUBLIC) <= set(dir(fsjail))
+
+
+def test_public_names_are_imported_when_they_are_used():
+    script = """
+import sys, fsjail
+print([name for name in sys.modules if name.startswith("fsjail.")])
+from fsjail import *
+assert all(globals()[name] is getattr(fsjail, name) for name in fsjail.__all__)
+assert Policy is fsjail.Policy is fsjail._policy.Policy
+"""
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'jail'"):
+        fsjail.jail  # noqa: B018 - that is the question
 
 
 def test_every_module_imports():

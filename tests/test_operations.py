@@ -1668,3 +1668,17 @@ def test_the_self_test_works_without_a_known_link(monkeypatch):
     monkeypatch.setattr(_selftest, "_answer", [])
     monkeypatch.setattr(os.path, "islink", lambda _path: False)
     assert isinstance(_selftest.self_test(), bool)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_check_gives_no_answer_where_nothing_is_known(jail, root, monkeypatch, code):
+    (root / "f").symlink_to("/etc/hosts")
+    assert not jail.check("read", "f")
+
+    def fails(*_args, **_options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(jail._root, "resolve", fails)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
+        jail.check("read", "f")
+    assert caught.value.filename == "f"

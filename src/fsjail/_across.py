@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fsjail._copying import copy_data, copy_entry, copy_metadata, demand_no_mount, remove_entry
 from fsjail._crash import Recovery
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NEW, same, write_new
+from fsjail._home import NEW, lstat, same, write_new
 from fsjail._stage import rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, renameat2, syncfs
 
@@ -57,6 +57,7 @@ class AcrossDevices(Recovery):
             total = copy_entry(folder, name, self._stage, new, on_entry)
             try:
                 self._sync_all(self._stage)
+                target.left = lstat(new, self._stage)
                 rename_new(self._stage, new, target.parent, target.leaf)
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -66,6 +67,7 @@ class AcrossDevices(Recovery):
         with self._beside(target) as new:
             total = copy_entry(folder, name, target.parent, new, on_entry)
             self._sync_all(target.parent)
+            target.left = lstat(new, target.parent)
             rename_new(target.parent, new, target.parent, target.leaf)
         return total
 
@@ -173,6 +175,7 @@ class AcrossDevices(Recovery):
             copy_metadata(new.fd, fd, times=True)
             if self.durable:
                 os.fsync(fd)
+            target.left = os.fstat(fd)
         finally:
             os.close(fd)
 
@@ -182,6 +185,7 @@ class AcrossDevices(Recovery):
             copy_entry(source.parent, source.leaf, target.parent, name)
             self._unchanged(source)
             self._sync_all(target.parent)
+            target.left = lstat(name, target.parent)
             rename_new(target.parent, name, target.parent, target.leaf)
             # Crash here: at both names.
         try:
@@ -194,6 +198,7 @@ class AcrossDevices(Recovery):
         with self._beside(target) as name:
             copy_entry(self._files, identity, target.parent, name)
             self._sync_all(target.parent)
+            target.left = lstat(name, target.parent)
             rename_new(target.parent, name, target.parent, target.leaf)
             # Crash here: restored, and still in the trash.
         remove_entry(self._files, identity)

@@ -13,7 +13,7 @@ from fsjail._content import copy_file, copy_tree, decode, demand_regular, demand
 from fsjail._copying import copy_data
 from fsjail._door import Door
 from fsjail._errors import AccessDenied, InvalidName, LimitExceeded, Moved
-from fsjail._home import Reason, same
+from fsjail._home import Reason, lstat, same
 from fsjail._stage import Staged, sync_folder
 from fsjail._streams import StagedRaw, open_plain, open_staged
 from fsjail._values import NOTHING, Change
@@ -285,6 +285,8 @@ class Changes(Door):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             try:
                 os.mkdir(target.leaf, dir_fd=target.parent)
+                with suppress(FileNotFoundError):  # taken away again already; it was made all the same
+                    target.left = lstat(target.leaf, target.parent)
             except FileExistsError:
                 raise Moved from None
             sync_folder(target.parent, durable=self._store.durable)

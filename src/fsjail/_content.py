@@ -186,7 +186,7 @@ def place(
         Moved: the name holds something else than what was judged.
     """
     if target.st is None:
-        new.finish(like, durable=store.durable, times=True)
+        target.left = new.finish(like, durable=store.durable, times=True)
         try:
             try:
                 new.name_as(target.parent, target.leaf)
@@ -200,7 +200,7 @@ def place(
         return None
     old = _open_old(target)
     try:
-        new.finish(old, durable=store.durable)
+        target.left = new.finish(old, durable=store.durable)
     finally:
         os.close(old)
     return store.replace(target, new, Reason(target.name, why, actor))

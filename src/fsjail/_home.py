@@ -267,6 +267,10 @@ def kind_of(st: os.stat_result) -> str:
     return _KINDS.get(stat_.S_IFMT(st.st_mode), "other")
 
 
+def lstat(name: str, folder: int) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
 def same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     if one is None or other is None:
         return False

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -19,32 +18,37 @@ from fsjail._judge import Judge, beneath, jail_refusal
 from fsjail._limits import Limits
 from fsjail._policy import OPERATIONS, Decision, Policy, Verdict
 from fsjail._reads import Reads
+from fsjail._records import Records, with_left
 from fsjail._recover import Trash, undo
 from fsjail._root import Root, Target
 from fsjail._trash import KeptError, TrashStore
-from fsjail._values import NOTHING, Change
+from fsjail._underway import UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from types import TracebackType
 
     from fsjail._names import Request
+    from fsjail._values import Change
+    from fsjail.exporters import Exporter
+    from fsjail.guard import Guard
+    from fsjail.watch import Watch
 
     StrPath = str | os.PathLike[str]
 
 T = TypeVar("T")
 
-# Which tool of the agent is at work, for the log; a context variable, so that threads and tasks differ.
-_CALLER: ContextVar[tuple[str | None, str | None]] = ContextVar("fsjail_caller", default=(None, None))
-
 # The disk or its file system, not the caller: a change that ends so may have happened.
 _BROKEN = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE}
+
+# Nothing is known of the name then: no answer is better than one by its spelling alone.
+_NO_ANSWER = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 
 _ATTEMPTS = 64  # how often a name may change between judging and using it before we give up
 
 
-class Jail(Reads, Changes):
+class Jail(Reads, Changes, Records):
     """One root directory, a policy, a trash and a log: the one door for an agent's file tools.
 
     Args:
@@ -55,6 +59,8 @@ class Jail(Reads, Changes):
         limits: what one call may take.
         record: "denied+changes", or "all" to log reads too.
         required: whether a change is refused when the log cannot be written.
+        log_bytes: bytes of a file of the log at which it is rotated; 16 MiB if left out.
+        log_files: how many rotated files of the log stay; 8 if left out.
         trash_location: another folder for the trash than ``.fsjail`` in the root.
         durability: "full" syncs every change to the disk, "none" leaves it to the system.
 
@@ -63,7 +69,7 @@ class Jail(Reads, Changes):
         OSError: ``ENOTSUP`` where this system's primitives do not behave, and on Windows.
 
     Does not stop: code in the same process or of the same user that does not call it (see
-    ``guard``, ``watch`` and ``run`` for those); reading a hard link that somebody placed in the
+    ``guard`` and ``watch`` for those); reading a hard link that somebody placed in the
     root; what a program does later with a file that the policy let be written.
     """
 
@@ -77,6 +83,8 @@ class Jail(Reads, Changes):
         limits: Limits | None = None,
         record: Literal["denied+changes", "all"] = "denied+changes",
         required: bool = False,
+        log_bytes: int | None = None,
+        log_files: int | None = None,
         trash_location: StrPath | None = None,
         durability: Literal["full", "none"] = "full",
     ) -> None:
@@ -88,7 +96,14 @@ class Jail(Reads, Changes):
         self.actor = actor
         folder = os.fspath(state) if state is not None else str(state_folder(self._root.real))
         self.policy = self._guarded(policy or Policy(), folder, trash_location)
-        self.audit = AuditLog(folder, actor=actor, record=record, required=required)
+        size = {"max_bytes": log_bytes, "keep": log_files}
+        self.audit = AuditLog(
+            folder,
+            actor=actor,
+            record=record,
+            required=required,
+            **{key: count for key, count in size.items() if count is not None},
+        )
         self._store = TrashStore(
             self._root.fd,
             self._root.real,
@@ -100,6 +115,9 @@ class Jail(Reads, Changes):
         self._judge = Judge(self.policy, lambda: self._store.inodes)
         self._written = 0
         self.trash = Trash(self, self._store)
+        self._under_way = UnderWay(folder)
+        self.tripwires: tuple[str, ...] = ()
+        self.unexplained = True
 
     @classmethod
     def load(cls, start: StrPath = ".", *, actor: str | None = None, state: StrPath | None = None) -> Self:
@@ -116,7 +134,12 @@ class Jail(Reads, Changes):
         from fsjail.config import load  # noqa: PLC0415 - the one import upwards, and tomllib is not always needed
 
         settings = load(start)
-        return cls(
+        exporters: list[Exporter] = []
+        if settings.export:
+            from fsjail.exporters import named  # noqa: PLC0415 - upwards, and seldom wanted
+
+            exporters = named(settings.export, root=str(settings.root))
+        jail = cls(
             settings.root,
             settings.policy,
             actor=actor or settings.actor,
@@ -124,9 +147,15 @@ class Jail(Reads, Changes):
             limits=settings.limits,
             record=settings.record,
             required=settings.required,
+            log_bytes=settings.log_bytes,
+            log_files=settings.log_files,
             trash_location=settings.trash_location,
             durability=settings.durability,
         )
+        jail.tripwires, jail.unexplained = settings.tripwires, settings.unexplained
+        for exporter in exporters:
+            jail.audit.subscribe(exporter, closing=exporter.close)
+        return jail
 
     def _guarded(self, policy: Policy, state: str, trash: StrPath | None) -> Policy:
         """Put the jail's own folders out of reach where they lie inside the root."""
@@ -148,6 +177,7 @@ class Jail(Reads, Changes):
     def close(self) -> None:
         """Let go of all descriptors; calling it again does nothing."""
         self.audit.close()
+        self._under_way.close()
         self._store.close()
         self._root.close()
 
@@ -161,20 +191,6 @@ class Jail(Reads, Changes):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root.real!r}, {self.policy!r})"
-
-    @contextmanager
-    def acting(self, tool: str, call_id: str | None = None) -> Iterator[None]:
-        """Name the agent's tool, and its id of the call, in the records made inside the ``with`` block."""
-        token = _CALLER.set((tool, call_id))
-        try:
-            yield
-        finally:
-            _CALLER.reset(token)
-
-    def record(self, op: str, path: str, **fields: Any) -> Event | None:
-        """Append to the log, with the tool that is at work; the fields are those of ``AuditLog.record``."""
-        tool, call_id = _CALLER.get()
-        return self.audit.record(op, path, tool=tool, call_id=call_id, **fields)
 
     # ── the one function ───────────────────────────────────────────────────────────────────────
 
@@ -206,8 +222,10 @@ class Jail(Reads, Changes):
         """
         rule = judged or op
         asked = current = os.fspath(path)
+        mark, left = 0, None
         if rule not in {"read", "list", "stat"}:
             self.audit.demand()
+            mark = self._under_way.begin()
         try:
             request = self._root.parse(path)
             sure = self._judge.early(rule, 0, request)
@@ -220,12 +238,12 @@ class Jail(Reads, Changes):
                     current = asked
                     with self._settle(rule, 0, request, sure=sure, opened=opened, follow=follow) as target:
                         if goal is None:
-                            result = act(target)
+                            result, left = act(target), target.left
                         else:
                             current = goal.asked
                             with self._settle(rule, 1, goal, kind=target.kind, follow=False) as end:
                                 current = asked
-                                result = act(target, end)
+                                result, left = act(target, end), end.left
                         break
                 except Moved:  # the name was swapped between judging and using: judge what is there now
                     continue
@@ -239,7 +257,10 @@ class Jail(Reads, Changes):
             ):
                 self._failed(op, asked, to, error)
             raise _named(error, current, to) from None
-        return result if quiet else self._recorded(op, asked, result, extra)
+        else:
+            return result if quiet else self._recorded(op, asked, result, with_left(extra, left))
+        finally:
+            self._under_way.end(mark)
 
     def _parse_goal(self, to: StrPath, rule: str) -> Request:
         goal = self._root.parse(to)
@@ -279,81 +300,6 @@ class Jail(Reads, Changes):
             raise
         return target
 
-    def _refused(
-        self,
-        op: str,
-        asked: str,
-        to: StrPath | None,
-        rule: str,
-        error: AccessDenied | InvalidName,
-        current: str,
-    ) -> AccessDenied | InvalidName:
-        """Record a refusal, and give the error its decision and the caller's own spelling."""
-        decision, why = None, "jail: invalid name"
-        if isinstance(error, InvalidName):
-            why, error.filename = error.why, current
-        else:
-            decision = error.decision
-            if decision is None:  # from the resolver, which knows of no rules
-                decision = jail_refusal(self.policy, rule, current, "jail: outside").decision
-            elif decision.path != current:  # a name that a link or ".." led to
-                decision = replace(decision, path=current, resolved=decision.path)
-            assert decision is not None  # noqa: S101 - jail_refusal always gives one
-            error, why = AccessDenied.of(decision), decision.why
-        self.record(
-            op,
-            asked,
-            to=None if to is None else os.fspath(to),
-            decision="deny",
-            why=why,
-            resolved=None if decision is None else decision.resolved,
-            rule=None if decision is None else decision.rule,
-            errno=error.errno,
-        )
-        return error
-
-    def _failed(self, op: str, asked: str, to: StrPath | None, error: OSError) -> None:
-        """Record a change that the disk has failed: what of it has happened is not certain then.
-
-        A sync behind a finished rename may fail: the item is in the trash, or the name is there.
-        """
-        self.record(
-            op,
-            asked,
-            to=None if to is None else os.fspath(to),
-            decision="error",
-            why=f"failed: {os.strerror(error.errno or errno.EIO)}",
-            errno=error.errno,
-            trash_id=error.kept if isinstance(error, KeptError) else None,
-        )
-
-    def _outside(self, op: str, asked: str) -> AccessDenied | InvalidName:
-        """Record and give the refusal of what is no name, but leads out, such as a glob pattern."""
-        return self._refused(
-            op, asked, None, op, jail_refusal(self.policy, op, asked, "jail: outside"), asked
-        )
-
-    def _recorded(self, op: str, asked: str, result: T, extra: dict[str, Any] | None) -> T:
-        if isinstance(result, Change):
-            if result.seq == NOTHING:
-                return replace(result, seq=None)
-            verdict = self.policy.judge("write", result.to or result.path, None)  # what let it be changed
-            event = self.record(
-                op,
-                result.path,
-                to=result.to,
-                resolved=result.path,
-                decision="allow",
-                why=verdict.why if verdict.allowed else "allowed",
-                rule=verdict.rule if verdict.allowed else None,
-                trash_id=None if result.saved is None else result.saved.id,
-                extra=extra,
-            )
-            return replace(result, seq=None if event is None else event.seq)
-        if self.audit.wants_reads:
-            self.record(op, asked, decision="allow", why="allowed", extra=extra)
-        return result
-
     # ── ask ────────────────────────────────────────────────────────────────────────────────────
 
     def check(self, op: str, path: StrPath, to: StrPath | None = None) -> Decision:
@@ -369,6 +315,7 @@ class Jail(Reads, Changes):
 
         Raises:
             ValueError: there is no such operation.
+            OSError: it cannot be told: no descriptor or memory is left, or the disk fails.
         """
         if op not in OPERATIONS:
             message = f"there is no operation {op!r}; there are {', '.join(OPERATIONS)}"
@@ -385,7 +332,9 @@ class Jail(Reads, Changes):
                 raise OSError(errno.EAGAIN, "the name keeps changing")
             except (AccessDenied, InvalidName):
                 raise
-            except OSError:  # nothing there yet, or not reachable: the names decide
+            except OSError as error:  # nothing there yet, or not reachable: the names decide
+                if error.errno in _NO_ANSWER:
+                    raise _named(error, asked, to) from None
                 name = request.name or "."
                 return self.policy.decision(op, asked, self.policy.judge_op(op, name, None))
         except AccessDenied as error:
@@ -446,6 +395,29 @@ class Jail(Reads, Changes):
             TrashError: there is nothing to undo, or what was saved is gone.
         """
         return undo(self, change, actor=actor, since=since, dry_run=dry_run)
+
+    # ── see what goes around the door ──────────────────────────────────────────────────────────
+
+    def watch(
+        self,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        tripwires: Iterable[StrPath] | None = None,
+        unexplained: bool | None = None,
+        polling: bool | None = None,
+    ) -> Watch:
+        """Report and log changes that did not come through this jail; see ``fsjail.watch.Watch``."""
+        from fsjail.watch import Watch  # noqa: PLC0415 - upwards, and watchdog is not always needed
+
+        wires = self.tripwires if tripwires is None else tripwires
+        every = self.unexplained if unexplained is None else unexplained
+        return Watch(self, on_event, tripwires=wires, unexplained=every, polling=polling)
+
+    def guard(self, mode: Literal["log", "block"] = "log", *, allow_outside: Iterable[StrPath] = ()) -> Guard:
+        """Log or refuse raw file calls of this Python process; see ``fsjail.guard.Guard``."""
+        from fsjail.guard import Guard  # noqa: PLC0415 - upwards, and the hook stays once it is there
+
+        return Guard(self, mode, allow_outside=allow_outside)
 
 
 def _named(error: OSError, asked: str, to: StrPath | None) -> OSError:

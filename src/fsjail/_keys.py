@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRESETS = ("secrets", "vcs", "toolchain")
 OPERATIONS = ("read", "list", "write", "edit", "mkdir", "delete", "copy", "move")
 RECORDS = ("denied+changes", "all")
+EXPORTERS = ("logging", "otel")
 
 _TOO_MUCH = 2**63
 _UNITS = {"": 1, "B": 1}
@@ -160,6 +161,10 @@ def _presets(place: Place, value: object) -> tuple[str, ...]:
     return tuple(_one_of(PRESETS)(inside, item) for inside, item in _items(place, value))
 
 
+def _exports(place: Place, value: object) -> tuple[str, ...]:
+    return tuple(_one_of(EXPORTERS)(inside, item) for inside, item in _items(place, value))
+
+
 def _patterns(place: Place, value: object) -> tuple[tuple[str, int | None], ...]:
     return tuple((_string(inside, item), inside.line) for inside, item in _items(place, value))
 
@@ -245,6 +250,10 @@ KEYS: dict[str, tuple[Callable[[Place, Any], Any], bool]] = {
     "trash.keep_bytes": (_size(zero=True), False),
     "audit.record": (_one_of(RECORDS), True),
     "audit.required": (_flag, True),
+    "audit.max_bytes": (_size(zero=False), False),
+    "audit.keep": (_number(whole=True, zero=False), False),
+    "audit.export": (_exports, True),
     "watch.tripwires": (_tripwires, True),
+    "watch.unexplained": (_flag, True),
     "expect": (_expects, False),
 }

@@ -135,8 +135,12 @@ class Trash:
                 kept += item.size
         if not dry_run:
             for item in gone:
-                self._store.purge(item.id)
-                self._jail.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
+                mark = self._jail._under_way.begin()
+                try:
+                    self._store.purge(item.id)
+                    self._jail.record("purge", item.path, decision="allow", why="allowed", trash_id=item.id)
+                finally:
+                    self._jail._under_way.end(mark)
         return gone
 
     def diff(self, id: str) -> str:  # noqa: A002 - as restore
@@ -211,7 +215,8 @@ def _changes(jail: Jail) -> list[Event]:
     except OSError as error:
         # Its own text names the log's folder, which is a path of the host.
         raise TrashError(error.errno or errno.EIO, "the log cannot be read, so nothing was undone") from None
-    return [event for event in log if event.decision == "allow" and event.op in _UNDOABLE]
+    # What a guard saw go around the jail was never saved: nothing here could take it back.
+    return [e for e in log if e.decision == "allow" and e.op in _UNDOABLE and e.layer == "jail"]
 
 
 def _choose(

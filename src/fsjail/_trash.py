@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fsjail._across import AcrossDevices, KeptError
 from fsjail._copying import demand_no_mount, remove_entry
 from fsjail._errors import Moved, TrashError
-from fsjail._home import NAME_MAX, NEW, Reason, kind_of, same, write_new
+from fsjail._home import NAME_MAX, NEW, Reason, kind_of, lstat, same, write_new
 from fsjail._stage import NO_FLAG, rename_new
 from fsjail._syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
@@ -119,6 +119,7 @@ class TrashStore(AcrossDevices):
         with self._lock(fcntl.LOCK_SH):
             other = self.claim(target.st, reason)
             try:
+                target.left = lstat(identity, self._files)
                 renameat2(self._files, identity, target.parent, target.leaf, RENAME_EXCHANGE)
             except BaseException as error:
                 self.unclaim(other.id)
@@ -156,6 +157,7 @@ class TrashStore(AcrossDevices):
         self.open()
         with self._lock(fcntl.LOCK_SH):
             try:
+                target.left = lstat(identity, self._files)
                 renameat2(self._files, identity, target.parent, target.leaf, RENAME_NOREPLACE)
             except OSError as error:
                 if error.errno == errno.EXDEV:
@@ -184,6 +186,7 @@ class TrashStore(AcrossDevices):
             FileExistsError: the destination exists.
             Moved: the source holds something else than what was judged; nothing was changed.
         """
+        target.left = source.st
         try:
             self._rename_judged(source.parent, source.leaf, target.parent, target.leaf, source.st)
         except OSError as error:
@@ -222,6 +225,7 @@ class TrashStore(AcrossDevices):
                     raise _kept_nothing(error, reason.path) from None
             else:
                 self._unlink(self._stage, mark)
+                target.left = source.st
                 self._sync_kept(item, source.parent, target.parent)
                 return item
         # Another file system: one after the other. Crash between: the old content is in the trash.

@@ -48,11 +48,15 @@ class Settings:
         actor: the name that the log and the trash note.
         record: what the log holds, "denied+changes" or "all".
         required: whether an operation is refused when it cannot be logged.
+        log_bytes: bytes of a file of the log at which it is rotated; ``None``: the log's own.
+        log_files: how many rotated files of the log stay; ``None``: the log's own.
+        export: the names of the exporters that get every event.
         keep_days: age in days after which the trash may be purged; ``None`` keeps.
         keep_bytes: bytes the trash may hold before the oldest may be purged; ``None`` keeps.
         trash_location: an absolute folder outside the root for the trash; ``None``: in the root.
         durability: whether changes are synced to the disk, "full" or "none".
         tripwires: paths outside the root to watch, as written.
+        unexplained: whether a watch reports every change that no record of the jail explains.
         expects: the `[[expect]]` cases.
         sources: the names of the files that were read, the project's first.
     """
@@ -63,11 +67,15 @@ class Settings:
     actor: str | None = None
     record: Literal["denied+changes", "all"] = "denied+changes"
     required: bool = False
+    log_bytes: int | None = None
+    log_files: int | None = None
+    export: tuple[str, ...] = ()
     keep_days: float | None = None
     keep_bytes: int | None = None
     trash_location: str | None = None
     durability: Literal["full", "none"] = "full"
     tripwires: tuple[str, ...] = ()
+    unexplained: bool = True
     expects: tuple[Expect, ...] = ()
     sources: tuple[str, ...] = ()
 
@@ -98,14 +106,18 @@ def load(start: str | os.PathLike[str] = ".") -> Settings:
     sources = [source.name] if source else []
     record: Literal["denied+changes", "all"] = values.get("audit.record", "denied+changes")
     required = values.get("audit.required", False)
+    export = list(values.get("audit.export", ()))
     tripwires = list(values.get("watch.tripwires", ()))
+    unexplained = values.get("watch.unexplained", True)
     for over in _tightening():
         added = over.values()
         policy = policy.tightened(_policy_of(added, over.name, dropped=PRESETS))
         limits = limits.tightened(Limits(**(_UNLIMITED | _limits_of(added))))
         record = "all" if "all" in (record, added.get("audit.record")) else record
         required = required or added.get("audit.required", False)
+        export += added.get("audit.export", ())
         tripwires += [path for path in added.get("watch.tripwires", ()) if path not in tripwires]
+        unexplained = unexplained or added.get("watch.unexplained", False)
         sources.append(over.name)
     return Settings(
         root=root,
@@ -114,11 +126,15 @@ def load(start: str | os.PathLike[str] = ".") -> Settings:
         actor=values.get("actor"),
         record=record,
         required=required,
+        log_bytes=values.get("audit.max_bytes"),
+        log_files=values.get("audit.keep"),
+        export=tuple(dict.fromkeys(export)),
         keep_days=values.get("trash.keep_days"),
         keep_bytes=values.get("trash.keep_bytes"),
         trash_location=_outside(root, source, values.get("trash.location")),
         durability=values.get("trash.durability", "full"),
         tripwires=tuple(tripwires),
+        unexplained=unexplained,
         expects=tuple(values.get("expect", ())),
         sources=tuple(sources),
     )

@@ -20,6 +20,8 @@ from fsjail.cli import READER_GONE, _say
 
 Operation = Literal["read", "list", "write", "edit", "mkdir", "delete", "copy", "move"]
 Preset = Literal["read-only", "workspace"]
+Outcome = Literal["allow", "deny", "error"]
+Format = Literal["text", "json", "ocsf"]
 
 Root = Annotated[
     str | None,
@@ -182,23 +184,88 @@ def log(
     ctx: typer.Context,
     *,
     denied: Annotated[bool, typer.Option("--denied", help="Only what was refused.")] = False,
+    decision: Annotated[
+        Outcome | None, typer.Option("--decision", help="Only what was done, refused, or failed.")
+    ] = None,
+    op: Annotated[list[str] | None, typer.Option("--op", metavar="OP", help="Only this operation.")] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--path", metavar="PATTERN", help="Only these paths; syntax of .gitignore: src/, *.env."
+        ),
+    ] = None,
+    actor: Annotated[
+        list[str] | None, typer.Option("--actor", metavar="NAME", help="Only what this agent did.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="Only what jail, guard, watch, run or audit saw."),
+    ] = None,
     since: Since = None,
-    actor: Actor = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Up to then; as --since.")
+    ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="N", min=0, help="The last N events; 0 shows all.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            metavar="N",
+            min=0,
+            help="The last N events (50; 10 with --follow), or the first N lines of each part of a summary "
+            "(10); 0 shows all.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is added, one line each; Ctrl-C ends.")
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Count refusals by rule, path, agent and time.")
+    ] = False,
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="ocsf: File System Activity as JSON, one a line, all unless -n."),
+    ] = "text",
+    export: Annotated[
+        Literal["otel"] | None,
+        typer.Option("--export", help="Send to an OpenTelemetry collector; see OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Prove the chain of the log instead.")] = False,
     root: Root = None,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; with --follow one object a line.")
+    ] = False,
 ) -> None:
     """Show what was tried and what became of it, oldest first."""
-    from fsjail.cli._ask import log as work
-    from fsjail.cli._ask import verify as prove
+    from fsjail.cli import _log
+    from fsjail.cli._open import moment
 
     where = _root_of(ctx, root)
+    form = "json" if as_json and form == "text" else form
+    modes = {"--verify": verify, "--summary": summary, "--follow": follow and not export, "--export": export}
+    chosen = [name for name, on in modes.items() if on]
+    if len(chosen) > 1:
+        raise ConfigError(f"does not go together with {chosen[1]}", file=chosen[0])
+    if form == "ocsf" and (verify or summary or export):
+        raise ConfigError(f"does not go together with {chosen[0]}", file="--format")
     if verify:
-        raise typer.Exit(prove(where, as_json=as_json))
-    raise typer.Exit(work(where, denied=denied, since=since, actor=actor, limit=limit, as_json=as_json))
+        raise typer.Exit(_log.verify(where, as_json=form == "json"))
+    given = {
+        "denied": denied or None,
+        "decision": decision,
+        "op": op,
+        "path": path,
+        "actor": actor,
+        "layer": layer,
+        "since": moment(since),
+        "until": moment(until, option="--until"),
+    }
+    wanted = {name: value for name, value in given.items() if value}
+    if summary:
+        raise typer.Exit(_log.summary(where, wanted, limit=limit, as_json=form == "json"))
+    if export:
+        raise typer.Exit(_log.send(where, wanted, limit=limit, onwards=follow))
+    raise typer.Exit((_log.follow if follow else _log.log)(where, wanted, limit=limit, form=form))
 
 
 @trash.callback(invoke_without_command=True)
@@ -284,6 +351,26 @@ def undo(
     from fsjail.cli._keep import undo as work
 
     raise typer.Exit(work(_root_of(ctx, root), actor, since, dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def watch(
+    ctx: typer.Context,
+    *,
+    no_unexplained: Annotated[
+        bool, typer.Option("--no-unexplained", help="Leave out changes that are against no rule.")
+    ] = False,
+    polling: Annotated[
+        bool, typer.Option("--polling", help="Look again and again instead of waiting for notices.")
+    ] = False,
+    root: Root = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Report changes that did not come through the jail. One a line, until Ctrl-C."""
+    from fsjail.cli._watch import watch as work
+
+    unexplained = not no_unexplained
+    raise typer.Exit(work(_root_of(ctx, root), unexplained=unexplained, polling=polling, as_json=as_json))
 
 
 @app.command()
