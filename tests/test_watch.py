@@ -1395,6 +1395,16 @@ def test_command_line(project, number):
     assert lines[0].endswith("  unexplained: create src/a\n")
     assert lines[1].endswith("  link: create src/\\x1b[2J -> /etc\n")
     assert lines[2].endswith("  denied change: create .env (preset secrets[0]: .env (preset secrets))\n")
+    done = subprocess.run(
+        command("log", "--layer", "watch"),
+        cwd=project,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+    )
+    assert done.stdout.count("  seen  ") == 3
+    assert "denied  " not in done.stdout
 
 
 def test_command_line_json(project):

@@ -42,7 +42,8 @@ def event_document(event: Event) -> dict[str, Any]:
 def event_row(event: Event) -> tuple[str, ...]:
     """Write an event as a table's row."""
     path = event.path if event.to is None else f"{event.path} -> {event.to}"
-    outcome = _OUTCOMES.get(event.decision, event.decision)
+    # What a watch tells was done by somebody else, whatever the rules say of it.
+    outcome = "seen" if event.layer == "watch" else _OUTCOMES.get(event.decision, event.decision)
     if event.count > 1:
         outcome += f" x{event.count}"
     why = event.why if not event.rule else f"{event.why}: {place(event.rule)}"
