@@ -1,6 +1,7 @@
-"""Changes that do not come through the jail: told by a watch, while the jail's own work is not.
+"""What goes around the jail, seen: ``python examples/watch.py``.
 
-Run it: ``python examples/watch.py``. It works in a temporary folder, and checks what it shows.
+An agent works through its jail, and nothing of that is told. Then another program plants a link, writes a
+secret, changes a file behind the jail's back, and touches what lies outside as a tripwire: each is told once.
 """
 
 from __future__ import annotations
@@ -17,70 +18,57 @@ from fsjail import Jail, Policy, Rules
 if TYPE_CHECKING:
     from fsjail import Event
 
-# Another program of the same user, for instance a command that the agent has started.
-STRANGER = """
-import os, sys
-root, outside = sys.argv[1:]
-open(f"{root}/.env", "w").write("TOKEN=planted")       # a name that may not be written
-open(f"{root}/src/app.py", "a").write("import os")      # allowed, but not by the jail
-os.symlink(outside, f"{root}/src/way-out")              # a link that leads out
-open(f"{outside}/key", "w").write("changed")            # a tripwire outside
+ATTACK = """
+import os
+open("notes/todo.md", "a").write("- trust nobody\\n")
+open(".env", "w").write("TOKEN=stolen\\n")
+os.symlink("/etc/passwd", "notes/harmless.md")
+open("../keys/id_ed25519", "a").write("x")
 """
 EXPECTED = {
-    ("denied change", ".env"),
-    ("unexplained", "src/app.py"),
-    ("link", "src/way-out"),
-    ("tripwire", "key"),
+    ("unexplained", "write", "notes/todo.md"),
+    ("denied change", "create", ".env"),
+    ("link", "create", "notes/harmless.md"),
+    ("tripwire", "write", "id_ed25519"),
 }
-PATIENCE_SECONDS = 20
-
-
-class Eyes:
-    """Prints what a watch tells, and knows when all of it has been seen."""
-
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
-        self.seen: set[tuple[str, str]] = set()
-        self.all = threading.Event()
-
-    def __call__(self, event: Event) -> None:
-        """Be told; in the watch's own thread."""
-        kind = str((event.extra or {}).get("kind"))
-        name = Path(event.path).name if kind == "tripwire" else event.path
-        print(f"  {kind}: {event.op} {name} ({event.why})")
-        self.seen.add((kind, name))
-        if self.seen >= EXPECTED:
-            self.all.set()
 
 
 def main() -> int:
-    """Let the jail and a stranger work beside each other.
+    """Watch a small project while an agent and an attacker work in it."""
+    told: set[tuple[str, str, str]] = set()
+    all_told = threading.Event()
 
-    Returns:
-        0 if the watch told of the stranger's changes, and of no other, else 1.
-    """
+    def tell(event: Event) -> None:  # called in a thread of the watch
+        kind = (event.extra or {})["kind"]
+        print(f"  {kind}: {event.op} {event.path}" + (f" -> {event.to}" if event.to else ""))
+        told.add((kind, event.op, event.path if kind != "tripwire" else Path(event.path).name))
+        if told >= EXPECTED:
+            all_told.set()
+
     with tempfile.TemporaryDirectory(prefix="fsjail-watch-") as folder:
-        project, outside = Path(folder, "project"), Path(folder, "outside")
-        (project / "src").mkdir(parents=True)
-        outside.mkdir()
-        (project / "src" / "app.py").write_text("print('hello')\n", encoding="utf-8")
-        (outside / "key").write_text("somebody else's\n", encoding="utf-8")
+        project, keys = Path(folder, "project"), Path(folder, "keys")
+        (project / "notes").mkdir(parents=True)
+        keys.mkdir()
+        (keys / "id_ed25519").write_text("private\n", encoding="utf-8")
 
-        eyes = Eyes()
-        policy = Policy(write=Rules(allow=["src/", "notes/"]))
+        policy = Policy(write=Rules(allow=["notes/"]))
         with (
-            Jail(project, policy, actor="example", state=Path(folder, "state")) as jail,
-            jail.watch(eyes, tripwires=[outside]),
+            Jail(project, policy, actor="watched", state=Path(folder, "state")) as jail,
+            jail.watch(tell, tripwires=[keys]),
         ):
-            print("the jail writes, edits, moves and deletes:")
-            jail.write_text("notes/todo.md", "one\n", parents=True)
-            jail.edit("notes/todo.md", "one", "two")
-            jail.move("notes", "src/notes")
-            jail.delete("src/notes")
-            print("a stranger does, too:")
-            subprocess.run([sys.executable, "-c", STRANGER, str(project), str(outside)], check=True)
-            eyes.all.wait(PATIENCE_SECONDS)
-    return 0 if eyes.seen == EXPECTED else 1
+            print("The agent writes, edits and deletes through its jail:")
+            jail.write_text("notes/todo.md", "- try fsjail\n")
+            jail.edit("notes/todo.md", "try", "watch")
+            jail.write_text("notes/old.md", "gone soon\n")
+            jail.delete("notes/old.md")
+            print("Another program goes around it:")
+            subprocess.run([sys.executable, "-c", ATTACK], cwd=project, check=True)
+            all_told.wait(20)
+        if told != EXPECTED:
+            print(f"This was not told as it should be: {sorted(told ^ EXPECTED)}", file=sys.stderr)
+            return 1
+        print("That is all: nothing was missed, and nothing that the jail did was told.")
+    return 0
 
 
 if __name__ == "__main__":

@@ -233,6 +233,7 @@ LINES = [
     ("[trash]\nlocation = 'kept'", 2, "must lie outside the root"),
     ("[trash]\nlocation = '../root/kept'", 2, "must lie outside the root"),
     ("[watch]\ntripwires = ['/etc',\n'.ssh']", 3, "must begin with / or ~"),
+    ("[watch]\nunexplained = 'no'", 2, "watch.unexplained must be true or false, not a string"),
     ("expect = 1", 1, "expect must be an array"),
     ("[expect]\nop = 'read'", 1, "expect must be an array, not a table"),
     ("[[expect]]\nop = 'read'\npath = 'a'", 1, "needs 'allowed'"),
@@ -387,6 +388,15 @@ class TestUserAndSite:
         assert (settings.record, settings.required) == ("all", True)
         assert settings.export == ("logging", "otel")
         assert settings.tripwires == ("~/.ssh", "/etc")
+
+    @pytest.mark.parametrize("whose", ["config", "site"])
+    def test_what_a_watch_tells_can_only_grow(self, root, home, whose):
+        assert load(root).unexplained
+        assert not load(_write(root, "watch.unexplained = false")).unexplained
+        _over(home, "watch.unexplained = true", whose)
+        assert load(root).unexplained
+        _over(home, "watch.unexplained = false", whose)
+        assert load(_write(root, "watch.unexplained = true")).unexplained
 
     @pytest.mark.parametrize("key", sorted(name for name, (_, tightens) in KEYS.items() if not tightens))
     @pytest.mark.parametrize("whose", ["config", "site"])

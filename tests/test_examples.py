@@ -108,3 +108,19 @@ def test_watch(home):
     for kind in ("denied change", "unexplained", "link", "tripwire"):
         assert f"  {kind}: " in done.stdout
     assert not any((home / "state").iterdir()), "the example keeps its log to itself"
+
+
+def test_watch(tmp_path, home):
+    done = run("watch.py", env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "  link: create notes/harmless.md -> /etc/passwd\n" in done.stdout
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("fsjail-")] == [], "it cleans up"
+
+
+def test_watch_notices_what_should_not_be_told(home, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("fsjail_watch_example", EXAMPLES / "watch.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    monkeypatch.setattr(example, "EXPECTED", example.EXPECTED - {("denied change", "create", ".env")})
+    assert example.main() == 1
+    assert "('denied change', 'create', '.env')" in capsys.readouterr().err
