@@ -231,7 +231,7 @@ def _section(short: str, results: Mapping[str, Any]) -> Iterator[str]:
     for one in outcomes_of(results):
         value = "-" if one.value is None else f"{show(one.value)} {one.goal.unit}"
         mark = {True: "reached", False: "**missed**", None: "not measured"}[one.reached]
-        note = f" ({one.note})" if one.note else ""
+        note = f" ({one.remark})" if one.remark else ""
         yield f"| {one.goal.what} | {value} | {show(one.goal.most)} {one.goal.unit} | {mark}{note} |"
     yield ""
     for part, title in PART_TITLES.items():

@@ -188,6 +188,16 @@ def test_the_quick_look_fails_when_a_goal_is_missed(tmp_path, monkeypatch, capsy
     assert f"{code} of 3 goals missed" in said
 
 
+def test_a_goal_out_of_reach_is_missed_aloud_and_its_known_figure_guarded(tmp_path, monkeypatch, capsys):
+    for known, code in ((1e9, 0), (1e-9, 1)):
+        goal = goals.Goal("read", "read.1k", "bare", 1e-9, known=known, why="the reason")
+        monkeypatch.setattr(goals, "GOALS", (goal,))
+        assert _tiny(tmp_path, "--quick") == code
+        said = capsys.readouterr().out
+        assert "MISSED (the reason)" in said
+        assert f"{code} of 1 goals missed" in said
+
+
 def test_a_system_that_is_not_installed_is_a_row_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "programs", dict)
     assert _tiny(tmp_path, "--only", "grep") == 0
