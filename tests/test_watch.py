@@ -5,6 +5,7 @@ Attackers are second processes with plain Python. Each attack is first shown to 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -615,6 +616,18 @@ def test_a_raw_change_right_after_the_jails_own_found_by_looking(jail, root, eye
     assert eyes.all() == ([] if unseen else [("unexplained", op, "f")])
 
 
+def test_that_a_name_was_free_once_explains_nothing_later(jail, root, eyes):
+    """The jail has deleted the name before; that record must not cover a deletion by somebody else."""
+    with jail.watch(eyes) as watch:
+        jail.write_text("f", "one")
+        jail.delete("f")
+        jail.write_text("f", "two")
+        until(lambda: watch._patrol._tree.expected("f") is not None, "not seen")
+        time.sleep(0.1)
+        raw("os.unlink('f')", cwd=root)
+    assert eyes.all() == [("unexplained", "delete", "f")]
+
+
 def test_records_say_what_was_left(jail, root):
     jail.write_text("a", "content")
     jail.mkdir("d")
@@ -801,8 +814,9 @@ def project(base, root, home):
     return root
 
 
+@contextlib.contextmanager
 def started(*arguments, cwd):
-    """Start ``fsjail watch`` and wait until it watches."""
+    """Start ``fsjail watch`` and wait until it watches; it never outlives the test."""
     running = subprocess.Popen(
         command("watch", *arguments),
         cwd=cwd,
@@ -811,9 +825,18 @@ def started(*arguments, cwd):
         text=True,
         env={**os.environ, "PYTHONPATH": SOURCE},
     )
-    line = running.stderr.readline()
-    assert line.startswith("fsjail: watching "), line + running.stderr.read()
-    return running
+    end = threading.Timer(2 * PATIENCE, running.kill)  # so that nothing waits for a line without end
+    end.start()
+    try:
+        line = running.stderr.readline()
+        assert line.startswith("fsjail: watching "), line + running.stderr.read()
+        yield running
+    finally:
+        end.cancel()
+        running.kill()
+        running.wait()
+        running.stdout.close()
+        running.stderr.close()
 
 
 def test_an_overflow_becomes_a_gap_and_a_look(project):
