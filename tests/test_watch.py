@@ -625,6 +625,7 @@ def test_that_a_name_was_free_once_explains_nothing_later(jail, root, eyes):
         until(lambda: watch._patrol._tree.expected("f") is not None, "not seen")
         time.sleep(0.1)
         raw("os.unlink('f')", cwd=root)
+        eyes.wait("unexplained", "f")
     assert eyes.all() == [("unexplained", "delete", "f")]
 
 
