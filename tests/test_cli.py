@@ -762,6 +762,57 @@ def test_a_forged_log_is_told(project):
 # ── trash and undo ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize(
+    ("zone", "time_ns", "written"),
+    [
+        ("UTC", 1_700_000_000_999_000_000, "2023-11-14 22:13:20"),  # to whole seconds down
+        ("Asia/Kathmandu", 1_700_000_000_999_000_000, "2023-11-15 03:58:20"),
+        ("America/New_York", 1_699_160_400_000_000_000, "2023-11-05 01:00:00"),  # the first of two such hours
+        ("America/New_York", 1_699_164_000_000_000_000, "2023-11-05 01:00:00"),
+        ("UTC", 253_402_300_799_000_000_000, "9999-12-31 23:59:59"),
+        ("Asia/Tokyo", 253_402_300_799_000_000_000, "?"),  # planted: there it is the year 10000
+    ],
+)
+def test_trash_list_tells_local_time(zone, time_ns, written, project, monkeypatch):
+    with made(project) as jail:
+        saved = jail.delete("src/deep").saved
+    info = project / f".fsjail/Trash/info/{saved.id}.trashinfo"
+    info.write_text(re.sub(r"(?<=X-Fsjail-Time=)\d+", str(time_ns), info.read_text()))
+    monkeypatch.setenv("TZ", zone)
+    listed = process("trash", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert re.search(
+        rf"^{saved.id}  {re.escape(written)} +deleted +agent-7 .* src/deep/$", listed.stdout, re.MULTILINE
+    )
+
+
+def test_trash_list_is_newest_first_whatever_the_ids_are(project):
+    with made(project) as jail:
+        for number in range(3):
+            jail.write_text(f"src/{number}", "x")
+            jail.delete(f"src/{number}")
+    info = project / ".fsjail/Trash/info"
+    for name, time_ns in zip(sorted(os.listdir(info)), (2, 3, 1), strict=True):
+        text = (info / name).read_text()
+        (info / name).write_text(re.sub(r"(?<=X-Fsjail-Time=)\d+", str(time_ns * 10**18), text))
+    times = [item["deleted_at"] for item in document("trash", "list")["items"]]
+    assert len(times) == 3
+    assert times == sorted(times, reverse=True)
+
+
+def test_columns_stay_straight_beside_names_that_are_made_safe(project):
+    with made(project) as jail:
+        jail.write_text(f"src/{EVIL}%s", "x")
+        jail.delete(f"src/{EVIL}%s")
+        with jail.acting("tool", "1"):
+            jail.write_text("src/plain ", "x")
+            jail.delete("src/plain ")
+    head, *rows, total = call("trash", "list").splitlines()
+    assert total.startswith("2 items")
+    start = head.index("PATH")
+    assert [row[start:] for row in rows] == ["src/plain ", f"src/{_say.safe(EVIL)}%s"]
+
+
 def test_trash_list_restore_by_id_and_by_path(project):
     with made(project) as jail:
         jail.write_text("src/x", "first")

@@ -815,6 +815,9 @@ def test_states_that_only_hands_can_make(make, root):
     assert "undone" not in items
     assert (root / "f").read_text() == "live"
     assert os.listdir(stage) == []
+    # Nobody sees it; looked for when something is kept.
+    assert (info(root) / "claim.trashinfo").exists()
+    items.add(str(jail.write_text("f", "live again").saved.id))
     assert sorted(set(os.listdir(info(root))) - {f"{name}.trashinfo" for name in items}) == [
         "foreign.trashinfo",
         "note.txt",

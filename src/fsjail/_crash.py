@@ -36,10 +36,10 @@ class Recovery(KeptItems):
         if not self.open(create=False):
             return []
         with self._lock(fcntl.LOCK_EX):
-            return self._recover()
+            return self._recover() + self._sweep()
 
     def _recover(self) -> list[str]:
-        """Look at all that a crash can have left; what cannot be mended now must not stop the jail."""
+        """Look at all that a crash can have left on its way; what cannot be mended must not stop the jail."""
         done = []
         for name in os.listdir(self._stage):
             if not self._in_use(name):
@@ -47,6 +47,11 @@ class Recovery(KeptItems):
                     done.append(self._recover_name(name))
                 except OSError as error:
                     done.append(f"could not bring {name} in order: {error.strerror}")
+        return done
+
+    def _sweep(self) -> list[str]:
+        """Remove the info files that a crash left before anything had been moved."""
+        done = []
         claims = set(os.listdir(self._info))
         claims.difference_update([name + INFO for name in os.listdir(self._files)])
         for name in claims:

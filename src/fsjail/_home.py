@@ -32,7 +32,7 @@ from fsjail._stage import sync_folder
 from fsjail._trashinfo import INFO, TrashItem, make_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 HOME = ".fsjail"
@@ -68,12 +68,16 @@ class TrashHome(ABC):
         self._home = self._stage = self._info = self._files = -1
         # Device and inode of the folders, so that another name for them is refused too.
         self.inodes: frozenset[tuple[int, int]] = frozenset()
+        self._swept = False
         self._mutex = threading.RLock()
 
     # ── the folder ─────────────────────────────────────────────────────────────────────────────
 
     def open(self, *, create: bool = True) -> bool:
         """Open the folder, making it at the first time, and recover after a crash.
+
+        What a crash left on its way is brought in order at once. Info files of nothing are looked
+        for when something is kept: nobody sees them, and among 100,000 items that takes a while.
 
         Returns:
             whether it is there.
@@ -82,11 +86,15 @@ class TrashHome(ABC):
             TrashError: it cannot be made or opened, or something else has its name.
         """
         with self._mutex:  # two threads may make the first change together
-            if self._home >= 0:
-                if os.fstat(self._stage).st_nlink:
-                    return True
+            if self._home >= 0 and not os.fstat(self._stage).st_nlink:
                 self.close()  # removed under us: "git clean -x" was here
-            return self._open_whole(create=create)
+            if self._home < 0 and not self._open_whole(create=create):
+                return False
+            if create and not self._swept:
+                self._swept = True
+                with suppress(OSError):
+                    self._if_alone(self._sweep)
+            return True
 
     def _open_whole(self, *, create: bool) -> bool:
         try:
@@ -96,9 +104,7 @@ class TrashHome(ABC):
             self._demand_own()
             fds = (self._home, self._stage, self._info, self._files)
             self.inodes = frozenset((st.st_dev, st.st_ino) for st in map(os.fstat, fds))
-            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
-                if held:  # else another process is in the middle of a change, and alive
-                    self._recover()
+            self._if_alone(self._recover)
         except OSError as error:
             self.close()
             taken = error.errno in {errno.ENOTDIR, errno.ELOOP}
@@ -176,9 +182,19 @@ class TrashHome(ABC):
         finally:
             os.close(trash)
 
+    def _if_alone(self, mend: Callable[[], list[str]]) -> None:
+        """Mend under the exclusive lock, unless another process is in the middle of a change, and alive."""
+        with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            if held:
+                mend()
+
     @abstractmethod
     def _recover(self) -> list[str]:
-        """Bring the folder in order after a crash; see ``Recovery``."""
+        """Bring what was on its way in order after a crash; see ``Recovery``."""
+
+    @abstractmethod
+    def _sweep(self) -> list[str]:
+        """Remove the info files of nothing; see ``Recovery``."""
 
     def stage(self) -> int:
         """Descriptor of the private folder for content on its way."""
@@ -187,6 +203,7 @@ class TrashHome(ABC):
 
     def close(self) -> None:
         """Let go of the folders; calling it again does nothing."""
+        self._swept = False
         for attribute in ("_home", "_stage", "_info", "_files"):
             fd = getattr(self, attribute)
             setattr(self, attribute, -1)

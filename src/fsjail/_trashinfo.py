@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 INFO = ".trashinfo"
@@ -41,6 +41,11 @@ class TrashItem:
     actor: str | None
     size: int
     kind: str
+
+
+_set_id, _set_path, _set_deleted_at, _set_why, _set_actor, _set_size, _set_kind = (
+    getattr(TrashItem, field.name).__set__ for field in fields(TrashItem)
+)
 
 
 def make_info(item: TrashItem, real: str, now: int, staged: os.stat_result | None) -> bytes:
@@ -85,9 +90,16 @@ def parse_usual(text: bytes, identity: str) -> TrashItem | None:
     path = name.decode(_ENCODING, "surrogateescape")
     if ".." in path and ".." in path.split("/"):
         return None
-    who = None if actor is None else actor.decode(_ENCODING, "surrogateescape")
-    when = datetime.fromtimestamp(int(time_ns) / 1e9, UTC)
-    return TrashItem(identity, path, when, why.decode("ascii"), who, int(size), "file")
+    # As __init__ does it for a frozen class, but without looking each name up again.
+    item = object.__new__(TrashItem)
+    _set_id(item, identity)
+    _set_path(item, path)
+    _set_deleted_at(item, datetime.fromtimestamp(int(time_ns) / 1e9, UTC))
+    _set_why(item, why.decode("ascii"))
+    _set_actor(item, None if actor is None else actor.decode(_ENCODING, "surrogateescape"))
+    _set_size(item, int(size))
+    _set_kind(item, "file")
+    return item
 
 
 def parse_info(text: bytes, identity: str, kind: str, size: int, changed: float, real: str) -> TrashItem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import sys
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from fsjail._values import Change
 
 _PREVIEW = 20
-_SECONDS = len("2026-01-31 23:59:59")  # the zone behind it goes
 
 
 def item_document(item: TrashItem) -> dict[str, Any]:
@@ -35,12 +35,22 @@ def item_document(item: TrashItem) -> dict[str, Any]:
     }
 
 
+@cache
+def _local(seconds: float) -> str:
+    """Write a time of the epoch, in whole seconds, in the local zone."""
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ")  # noqa: DTZ006 - local time is meant
+    except (ValueError, OverflowError):  # a planted year 9999 is the year 10000 here
+        return "?"
+
+
 def _table(items: Sequence[TrashItem]) -> None:
-    size = cache(_say.size)  # there are fewer sizes than items
+    # Of 100,000 items many share their second, and their size as it is written.
+    size = cache(_say.size)
     rows = [
         (
             item.id,
-            item.deleted_at.astimezone().isoformat(" ", "seconds")[:_SECONDS],
+            _local(item.deleted_at.timestamp() // 1),
             item.why,
             item.actor or "-",
             size(item.size),

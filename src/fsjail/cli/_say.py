@@ -158,16 +158,22 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Itera
         rows: the cells.
         right: the columns that are aligned to the right, counted from 0.
     """
-    # One look at a whole row: most have nothing to make safe, and there may be 100,000.
-    clean = [row if "".join(row).isprintable() else [safe(cell) for cell in row] for row in rows]
+    lines = [tuple(headers), *map(tuple, rows)]
+    # One look at each column: most have nothing to make safe, and there may be 100,000 rows.
+    columns = list(zip(*lines, strict=True))
+    if not all("".join(column).isprintable() for column in columns):
+        columns = [tuple(map(safe, column)) for column in columns]
+        lines = list(zip(*columns, strict=True))
     numbers = set(right)
-    if sys.stdout.isatty() and len(clean) <= _RICH_ROWS:
-        _rich_table(headers, clean, numbers)
+    if sys.stdout.isatty() and len(rows) <= _RICH_ROWS:
+        _rich_table(headers, lines[1:], numbers)
         return
-    lines = [headers, *clean]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    line = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
-    sys.stdout.writelines(line.format(*row).rstrip() + "\n" for row in lines)
+    widths = [max(map(len, column)) for column in columns]
+    cells = [f"%{width}s" if i in numbers else f"%-{width}s" for i, width in enumerate(widths)]
+    if len(cells) - 1 not in numbers:
+        cells[-1] = "%s"  # nothing is filled up at the end of a line
+    line = "  ".join(cells) + "\n"
+    sys.stdout.writelines(line % row for row in lines)
 
 
 def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]) -> None:
