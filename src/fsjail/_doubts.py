@@ -5,7 +5,9 @@ waits until one of these holds:
 
 - what stands there is what was expected, or what a record speaks of: nothing to report;
 - every change that was under way when we looked has written its record (see `fsjail._underway`), the log was
-  read after that, and it does not speak of what we saw: nobody's of the jail.
+  read after that, and it does not speak of what we saw: nobody's of the jail. By then every notice of what
+  came before our look has been taken in (see `Reader.ring`): one that is late would be told as a change of
+  its own.
 
 A jail never writes into a file under a name that others see, nor changes its mode: it gives finished content
 a name. So a notice of these two needs no waiting.
@@ -29,6 +31,7 @@ _HIDDEN = re.compile(r"(?:^|/)\.fsjail-[0-9a-f]{24}(?:/|$)")  # a copy of the ja
 _HIDDEN_TOP = re.compile(r"(?:^|/)\.fsjail-[0-9a-f]{24}$")
 _NAMELESS = re.compile(r"(?:^|/)#[0-9]+$")  # how the kernel calls staged content, if it does
 _BLIND_NS = 250_000_000  # where nobody can tell what is under way, a record is waited for as long
+_BELL_NS = 5_000_000_000  # and the bell, should nobody hear it
 _LONGEST_NS = 30_000_000_000  # a jail that hangs in the middle of a change must not silence the watch
 _FOLD_NS = 1_000_000_000  # writes into a file that is still open are one report as long
 _MOST_OPEN = 10_000
@@ -45,17 +48,37 @@ class Found(NamedTuple):
     looked: bool  # found by looking, not by a notice
 
 
-class _Doubt:
-    __slots__ = ("at", "flags", "heard", "later", "later_heard", "now", "waited")
+class _Heard:
+    """What was heard of one name: the bits of all notices, and when the first and the last came."""
+
+    __slots__ = ("first", "flags", "last")
 
     def __init__(self) -> None:
         self.flags = 0
-        self.later = 0  # of notices that came after we looked
-        self.later_heard: int | None = None
+        self.first: int | None = None  # None where it was found by looking: it may have been at any time
+        self.last: int | None = None
+
+    def add(self, flags: int, first: int | None, last: int | None) -> None:
+        if (self.flags | flags) & FOUND:
+            self.first = self.last = None
+        else:
+            self.first, self.last = self.first if self.flags else first, last
+        self.flags |= flags
+
+
+class _Doubt:
+    __slots__ = ("at", "heard", "later", "now", "waited", "wall")
+
+    def __init__(self, heard: _Heard | None = None) -> None:
+        self.heard = heard or _Heard()
+        self.later = _Heard()  # after we looked
         self.now: Seen | Unseen | None = UNSEEN
-        self.at = 0  # when we had looked; 0 as long as we have not
+        self.at = self.wall = 0  # when we had looked, by the clock of notices and by that of records
         self.waited = False  # a jail was at work then
-        self.heard: int | None = None  # when the last notice came, if it was one
+
+    @property
+    def flags(self) -> int:
+        return self.heard.flags
 
 
 class Doubts:
@@ -69,6 +92,9 @@ class Doubts:
         self._waiting: dict[str, _Doubt] = {}
         self._certain = 0  # changes that began before have their records
         self._asked = 0  # the moment that we wait for
+        self._sure = 0  # what was seen before is certain
+        self._looked = 0  # when we looked last
+        self.caught: int | None = 0  # every notice of what came before is taken in; None where there are none
         self._urgent: set[str] = set()  # of those that wait: what needs no waiting any more
         self._writing: dict[str, int] = {}
         self.heard: int | None = None  # when the notice came that is being followed
@@ -82,6 +108,11 @@ class Doubts:
         """Up to which moment of ``time.monotonic_ns()`` every change has its record in what was read."""
         return self._certain
 
+    @property
+    def wants_bell(self) -> bool:
+        """Whether some notice may still be on its way of what we saw."""
+        return bool(self._waiting) and self.caught is not None and self._looked > self.caught
+
     def tell(self, path: str, flags: int, seen: Seen | Unseen | None) -> None:
         """Put a name in doubt.
 
@@ -92,14 +123,12 @@ class Doubts:
         """
         waiting = self._waiting.get(path)
         if waiting is not None:
-            waiting.later |= flags
-            waiting.later_heard = None if waiting.later & FOUND else self.heard
+            waiting.later.add(flags, self.heard, self.heard)
             if flags & WRITTEN:
                 self._urgent.add(path)
             return
         doubt = self._fresh.setdefault(path, _Doubt())
-        doubt.flags |= flags
-        doubt.heard = None if doubt.flags & FOUND else self.heard
+        doubt.heard.add(flags, self.heard, self.heard)
         if seen is not UNSEEN:
             doubt.now = seen
 
@@ -118,9 +147,9 @@ class Doubts:
         unseen = [path for path, doubt in fresh.items() if doubt.now is UNSEEN]
         for path, seen in self._tree.look(unseen).items():
             fresh[path].now = seen
-        now = time.monotonic_ns()
+        now, wall = time.monotonic_ns(), time.time_ns()
         for doubt in fresh.values():
-            doubt.at = now
+            doubt.at, doubt.wall, self._looked = now, wall, now
         self._waiting.update(fresh)
         moved = (must or bool(self._waiting)) and self._ask(now)
         news = self._ledger.read()
@@ -136,20 +165,18 @@ class Doubts:
             del self._waiting[path]
             if verdict is not True:
                 found.append(verdict)
-                if verdict.op == "delete":
-                    self._ledger.drop(path)  # else it would explain a second time that something was there
-            if doubt.later and not (verdict is not True and self._covers(path, doubt)):
-                self.heard = doubt.later_heard
-                self.tell(path, doubt.later, UNSEEN)
+                if verdict.op == "delete":  # else it would explain a second time that something was there
+                    self._ledger.drop(path, doubt.wall)
+            if doubt.later.flags and not (verdict is not True and self._covers(path, doubt)):
+                self._fresh[path] = _Doubt(doubt.later)
         return found
 
     def _covers(self, path: str, doubt: _Doubt) -> bool:
         """Whether what was told covers the notices that came since: they were of what we saw already."""
-        return bool(doubt.later & WRITTEN) or self._tree.look([path])[path] == doubt.now
+        return bool(doubt.later.flags & WRITTEN) or self._tree.look([path])[path] == doubt.now
 
     def _ask(self, now: int) -> bool:
-        """Learn whether the changes under way when we looked are done; True if the certain moment moved."""
-        before = self._certain
+        """Learn whether the changes under way when we looked are done; True if more is sure by that."""
         if self._asked and self._is_free(self._asked, now):
             self._certain, self._asked = self._asked, 0
         if not self._asked and now > self._certain:
@@ -157,7 +184,10 @@ class Doubts:
                 self._certain = now
             else:
                 self._asked = now
-        return self._certain != before
+        before, self._sure = self._sure, self._certain
+        if self.caught is not None:
+            self._sure = min(self._sure, max(self.caught, now - _BELL_NS))
+        return self._sure != before
 
     def _is_free(self, moment: int, now: int) -> bool:
         free = self._under_way.free(moment)
@@ -174,16 +204,17 @@ class Doubts:
             return True  # closed to us; nothing can be said
         was = tree.expected(path)
         hidden = _HIDDEN.search(path) is not None
-        if (flags | doubt.later) & WRITTEN and not hidden and not (now is None and _NAMELESS.search(path)):
+        nameless = now is None and _NAMELESS.search(path) is not None
+        if (flags | doubt.later.flags) & WRITTEN and not hidden and not nameless:
             return self._written(path, doubt, was)
         begun = self._writing.get(path, -_FOLD_NS)
         if flags & CLOSED:
             self._writing.pop(path, None)
         listed = flags & FOUND != 0 and not flags & IS_DIR
-        if self._ledger.explains(path, was, now, doubt.heard, listed=listed):
+        if self._ledger.explains(path, was, now, doubt.heard.last, listed=listed):
             tree.expect(path, now)
             return self._meta(path, was, now) if flags & META and not hidden else True
-        sure = doubt.at <= self._certain
+        sure = doubt.at <= self._sure
         if alike(was, now):
             return self._unchanged(path, doubt, was, now, sure=sure, hidden=hidden)
         if hidden and (now is None or not _HIDDEN_TOP.search(path)):
@@ -202,7 +233,7 @@ class Doubts:
         op = _op(was, now)
         if op == "write" and flags & META:  # only its times were set: of a write there is a notice
             op = "attributes"
-        elif op in {"create", "replace"} and (put := self._ledger.put(path, doubt.heard)) is not None:
+        elif op in {"create", "replace"} and (put := self._ledger.put(path, doubt.heard.first)) is not None:
             op = "write" if now is not None and put.fact and put.fact[0] == now.ino else "replace"
         # Of what we saw before its notice, that is still to come; and whoever made a file, writes into it.
         to_come = op == "write" or (flags & CREATED and not flags & CLOSED)
@@ -221,13 +252,15 @@ class Doubts:
 
         It gives back what it took, or takes it again; only the end is in its record.
         """
-        if doubt.later and self._ledger.touched(path):
-            doubt.later |= doubt.flags  # more has happened since: what has become of it decides
+        if doubt.later.flags and self._ledger.touched(path):
+            # More has happened since: what has become of it decides.
+            later, doubt.later = doubt.later, doubt.heard
+            doubt.later.add(later.flags, later.first, later.last)
             return True
         again = self._tree.look([path])[path]
         if isinstance(again, Unseen) or alike(now, again) or (was is None and not self._ledger.touched(path)):
             return False
-        if alike(was, again) or self._ledger.explains(path, was, again, doubt.heard):
+        if alike(was, again) or self._ledger.explains(path, was, again, doubt.heard.last):
             self._tree.expect(path, again)
             return True
         return False
@@ -260,7 +293,8 @@ class Doubts:
             return True
         if not sure:
             return None
-        if self._ledger.put(path, doubt.heard):  # by a jail; but none took it away again
+        # By a jail, before what is gone went; but no jail took it away again.
+        if self._ledger.put(path, doubt.heard.first if came else None):
             return Found(path, "delete", None, None, passing=True, looked=False) if went else True
         if not came or (doubt.waited and self._ledger.touched(path)):
             return True
@@ -269,9 +303,9 @@ class Doubts:
     def _written(self, path: str, doubt: _Doubt, was: Seen | None) -> Found | Literal[True]:
         """Report a write; those that follow while the file stays open belong to it, for a second."""
         moment = time.monotonic_ns()
-        seen = self._tree.look([path])[path] if doubt.later or doubt.now is None else doubt.now
+        seen = self._tree.look([path])[path] if doubt.later.flags or doubt.now is None else doubt.now
         now = seen if isinstance(seen, Seen) else None
-        flags = doubt.flags | doubt.later
+        flags = doubt.flags | doubt.later.flags
         self._tree.expect(path, now)
         begun = self._writing.get(path, -_FOLD_NS)
         if len(self._writing) > _MOST_OPEN:

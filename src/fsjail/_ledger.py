@@ -197,10 +197,10 @@ class Ledger:
         lefts = self._names.get(path, ())
         return next((left for left in reversed(lefts) if not left.gone and left.may_be(heard)), None)
 
-    def drop(self, path: str) -> None:
-        """Forget what was put at a name: it is gone, and that was told."""
+    def drop(self, path: str, before: int) -> None:
+        """Forget what was put at a name before a moment: it is gone, and that was told."""
         if path in self._names:
-            self._names[path] = [left for left in self._names[path] if left.gone]
+            self._names[path] = [left for left in self._names[path] if left.gone or left.at > before]
 
     def touched(self, path: str) -> bool:
         """Tell whether any recent record speaks of a name or a directory above it."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fsjail._watched import Notice
 
 _TICK_SECONDS = 1.0
+_LAST_SECONDS = 5.0  # at the end, for what a jail has under way
 _SOON, _LATER = 0.001, 0.01  # seconds between two looks at what is in doubt
 _SHARE = 100  # looking at the whole tree again and again takes a hundredth of the time,
 _OFTEN, _SELDOM = 1.0, 60.0  # but these are the bounds, in seconds
@@ -99,7 +100,7 @@ class Patrol:
             # On a network file system the times are another machine's.
             self._ledger = Ledger(log, clock=no_notices(root.fd) is None)
             self._ledger.begin()
-            self._page: Page | None = None
+            self._rung: tuple[int, Page] | None = None  # when we last rang the bell, unless it was heard
             with suppress(OSError):
                 if self.reader is not None:
                     self.reader.hang_bell(log)
@@ -107,6 +108,8 @@ class Patrol:
             self._trash = TrashWatch(self._open_items, self.reader, self._ledger)
             self._trash.attach(first=True)
             self._doubts = Doubts(self._tree, self._ledger, self._under_way)
+            if self.reader is None or self.reader.bell < 0:
+                self._doubts.caught = None
             self._kinds = Kinds(root, policy, alarms, self._tree, self._trash, unexplained=unexplained)
             st = os.fstat(root.fd)
             self._wires = Tripwires(tripwires, self.reader, self._skipped | {(st.st_dev, st.st_ino)})
@@ -193,7 +196,7 @@ class Patrol:
         if self.reader is not None:
             self._catch_up()
         self._look_at = 0.0  # what is still to be looked at is looked at now
-        end = time.monotonic() + _TICK_SECONDS
+        end = time.monotonic() + _LAST_SECONDS
         while True:
             self.turn()
             if not (self._doubts or self._trash.in_doubt) or time.monotonic() > end:
@@ -221,8 +224,9 @@ class Patrol:
 
     def _heard(self, notice: Notice) -> None:
         if self.reader is not None and notice.watch == self.reader.bell:
-            if self._page is not None:
-                self._page.until = notice.at
+            if self._rung is not None:
+                self._doubts.caught, page = self._rung
+                page.until, self._rung = notice.at, None
             return
         if notice.watch == self._trash.watch:
             if notice.mask & MOVED_TO:
@@ -247,7 +251,8 @@ class Patrol:
     def _settle(self, *, tick: bool) -> None:
         self._moving = self._tree.settle_moves(time.monotonic_ns())
         self._kinds.tell(self._doubts.settle(must=self._trash.in_doubt))
-        self._turn_page()
+        if self._doubts.wants_bell or self._ledger.page.ends:
+            self._ring()
         for op, identity in self._trash.settle(self._doubts.certain):
             self._alarms.tell("trash", op, f"{HOME}/Trash/files/{identity}", trash_id=identity)
         for one in self._wires.check(everything=tick):
@@ -261,14 +266,20 @@ class Patrol:
             wide = 3 * max(0.0, self._look_at - time.monotonic()) if self._looking else 0.0
             self._ledger.forget(_FORGET_SECONDS + wide)
 
-    def _turn_page(self) -> None:
-        """Find out up to which notice the records that were read can explain anything."""
-        if self.reader is None or not self._ledger.page.ends:
-            return
+    def _ring(self) -> bool:
+        """Ring the bell: when it is heard, the notices of all that was done until now are taken in.
+
+        No record that was read before can explain a later one.
+        """
+        if self.reader is None:
+            return False
+        now = time.monotonic_ns()
         if self.reader.ring():
-            self._page = self._ledger.turn()
-        elif self.reader.bell < 0:
-            self._ledger.turn().until = time.monotonic_ns() + _BLIND_NS
+            self._rung = now, self._ledger.turn()
+            return True
+        if self.reader.bell < 0:
+            self._ledger.turn().until = now + _BLIND_NS
+        return False
 
     def _look(self) -> None:
         """Look at the whole tree again."""
@@ -298,7 +309,7 @@ class Patrol:
         """Wait until everything up to now has been read."""
         reader, end = self.reader, time.monotonic() + CANARY_SECONDS
         assert reader is not None  # noqa: S101 - asked by the caller
-        while not reader.ring() and reader.bell >= 0 and time.monotonic() < end:
+        while not self._ring() and reader.bell >= 0 and time.monotonic() < end:
             self.turn()
             time.sleep(_SOON)
         reader.hears(reader.bell, CANARY_SECONDS if reader.bell >= 0 else _LATER)
@@ -338,7 +349,7 @@ class Patrol:
             self._say("blind", "log", f"the log cannot be read: {self._ledger.problem}")
         if self.reader is not None and not self.reader.alive and self._news("reader", {""}):
             self._say("gap", "reader", "notices come no more; looked at now and then instead")
-            self.polling = True
+            self.polling, self._doubts.caught = True, None
 
     def _news(self, what: str, names: set[str]) -> set[str]:
         """Those that were not told yet."""

@@ -209,6 +209,8 @@ class Reader:
     def lost(self) -> bool:
         """Tell, once, whether notices were dropped."""
         lost, self._lost = self._lost, False
+        if lost:  # the bell may be among them
+            self._rung = False
         return lost
 
     @property
@@ -249,8 +251,11 @@ class Reader:
         if self.bell < 0 or self._rung:
             return False
         self._rung = True
-        os.close(os.open(f"/proc/self/fd/{self._bell_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        return True
+        try:
+            os.close(os.open(f"/proc/self/fd/{self._bell_fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError:  # no descriptor is left just now
+            self._rung = False
+        return self._rung
 
     def close(self) -> None:
         """End the thread and let go of everything."""

@@ -65,11 +65,11 @@ class Watch:
     nothing outside but the tripwires, and not who did it. It does not see a file that came and went in a
     directory that is not watched yet; writing through a memory map, before the file is closed or looked at
     again; what happens between two looks while it polls, or in a gap; what a name held for the instant before
-    the jail itself changed it; in the last moment before it ends, the deletion of a name that the jail had
-    deleted shortly before; changes beneath a directory in the moment in which the jail copies, moves or
-    restores it. A program without the jail's log, such as a jail with another ``state`` folder, counts as
-    somebody else. Whoever may write the log's folder can explain away what he likes. See also `_trashwatch`
-    for what is not seen in ``.fsjail``.
+    the jail itself changed it; the deletion of a name within a millisecond or so of the jail's own deletion
+    of it; changes beneath a directory in the moment in which the jail copies, moves or restores it. A program
+    without the jail's log, such as a jail with another ``state`` folder, counts as somebody else. Whoever may
+    write the log's folder can explain away what he likes. See also `_trashwatch` for what is not seen in
+    ``.fsjail``.
     """
 
     def __init__(
