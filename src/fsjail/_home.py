@@ -86,31 +86,32 @@ class TrashHome(ABC):
             TrashError: it cannot be made or opened, or something else has its name.
         """
         with self._mutex:  # two threads may make the first change together
-            if self._home >= 0 and not os.fstat(self._stage).st_nlink:
-                self.close()  # removed under us: "git clean -x" was here
-            if self._home < 0 and not self._open_whole(create=create):
-                return False
-            if create and not self._swept:
-                self._swept = True
-                with suppress(OSError):
-                    self._if_alone(self._sweep)
-            return True
+            try:
+                return self._open_whole(create=create)
+            except OSError as error:
+                taken = error.errno in {errno.ENOTDIR, errno.ELOOP}
+                reason = "a link or file has its name" if taken else error.strerror
+                message = f"the trash folder {HOME}/ cannot be used: {reason}; nothing was changed"
+                raise TrashError(error.errno or errno.EIO, message, HOME) from None
 
     def _open_whole(self, *, create: bool) -> bool:
-        try:
-            if not self._open(create=create):
+        if self._home >= 0 and not os.fstat(self._stage).st_nlink:
+            self.close()  # removed under us: "git clean -x" was here
+        if self._home < 0:
+            try:
+                if not self._open(create=create):
+                    self.close()
+                    return False
+                self._demand_own()
+                fds = (self._home, self._stage, self._info, self._files)
+                self.inodes = frozenset((st.st_dev, st.st_ino) for st in map(os.fstat, fds))
+                self._if_alone(self._recover)
+            except OSError:
                 self.close()
-                return False
-            self._demand_own()
-            fds = (self._home, self._stage, self._info, self._files)
-            self.inodes = frozenset((st.st_dev, st.st_ino) for st in map(os.fstat, fds))
-            self._if_alone(self._recover)
-        except OSError as error:
-            self.close()
-            taken = error.errno in {errno.ENOTDIR, errno.ELOOP}
-            reason = "a link or file has its name" if taken else error.strerror
-            message = f"the trash folder {HOME}/ cannot be used: {reason}; nothing was changed"
-            raise TrashError(error.errno or errno.EIO, message, HOME) from None
+                raise
+        if create and not self._swept:
+            self._if_alone(self._sweep)
+            self._swept = True
         return True
 
     def _open(self, *, create: bool) -> bool:
