@@ -484,6 +484,24 @@ def test_recovery_says_what_it_could_not_mend(jail, root, monkeypatch):
     assert kept(root) == ["x"]
 
 
+def test_a_failed_look_for_info_files_of_nothing_changes_nothing(jail, root, monkeypatch):
+    """It holds the exclusive lock: going on after an error there could wait for that lock for ever."""
+    (root / "f").write_text("x")
+    listing = os.listdir
+    info = once(fails(errno.EIO), listing)
+    jail.write_text("g", "x")
+    jail.delete("g")
+    jail.close()
+    with Jail(root, jail.policy, state=jail.audit.folder) as again:
+        watched = again._store._info
+        monkeypatch.setattr(os, "listdir", lambda *a: info(*a) if a == (watched,) else listing(*a))
+        with pytest.raises(TrashError, match="nothing was changed"):
+            again.delete("f")
+        assert (root / "f").read_text() == "x"
+        assert again.delete("f").saved is not None, "the next one looks again"
+    assert kept(root) == ["x", "x"]
+
+
 def test_a_link_planted_in_the_stage_is_removed_as_itself(jail, root, base):
     jail.write_text("f", "x")
     jail.delete("f")

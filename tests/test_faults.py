@@ -37,6 +37,7 @@ def broken(
         capture_output=True,
         text=True,
         check=False,
+        timeout=1800,  # a lock that nobody lets go of
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -23,6 +23,8 @@ import pytest
 
 import fsjail
 from fsjail import Jail, Limits, Policy, Rules, TrashError, _home
+from fsjail._ledger import Ledger
+from fsjail._seen import Seen
 from fsjail._underway import NAME, UnderWay
 from fsjail._watched import CHANGES, OPENED, Reader
 from fsjail.watch import Watch
@@ -750,6 +752,25 @@ def test_a_bell_that_is_lost_is_rung_again(jail, root, eyes):
         eyes.wait("unexplained", "d")
         assert time.monotonic() - began < 4  # not as long as a bell is waited for
     assert eyes.find("gap", op="overflow")
+
+
+def test_what_was_put_after_the_look_is_not_forgotten_with_what_is_gone(jail, root):
+    """Told was that the first is gone; the second came between that look and the reading of the log."""
+    ledger = Ledger(jail.audit.folder, clock=True)
+    try:
+        ledger.begin()
+        jail.write_text("f", "one")
+        time.sleep(0.001)
+        looked = time.time_ns()
+        (root / "f").unlink()
+        jail.write_text("f", "two")
+        assert ledger.read()
+        assert len(ledger._names["f"]) == 2
+        ledger.drop("f", looked)
+        now = Seen.of((root / "f").stat())
+        assert [left.fits(now) for left in ledger._names["f"]] == [True]
+    finally:
+        ledger.close()
 
 
 def test_records_say_what_was_left(jail, root):
